@@ -1,0 +1,49 @@
+/* The client's session with the metadata service: finds the leader, follows redirects, retries what
+ * may be retried, numbers changes so that a repeated one happens once, keeps the session alive,
+ * receives pushes. Threads: the io's; waiting calls from fibers. */
+#ifndef TARN_CLIENT_META_H
+#define TARN_CLIENT_META_H
+
+#include "common/config.h"
+#include "common/io.h"
+#include "common/rpc.h"
+#include "meta.pb-c.h"
+#include "ops.h"
+
+struct meta;
+struct meta_options {
+    const char *name;       /* shown in session lists: "tarn-mount /data" */
+    uint32_t timeout_ms;    /* session dies this long after its last sign of life; 0 = 30,000 */
+    uint64_t give_up_ms;    /* how long a call looks for a leader before -E_UNAVAIL; 0 = 30,000 */
+    rpc_push_fn push;       /* pushes other than lock grants; may be NULL */
+    void (*lost)(void *arg);/* the session expired: locks and handles are gone; a new one is open */
+    void *arg;
+};
+int meta_connect(struct io *io, const struct config *config, const struct meta_options *options,
+                 struct meta **ret);
+void meta_disconnect(struct meta *meta); /* ends the session; waits; frees */
+uint64_t meta_session(const struct meta *meta);
+
+struct meta_cred {
+    uint32_t uid, gid;
+    unsigned n_groups;
+    const uint32_t *groups;
+};
+extern const struct meta_cred meta_root;
+
+/* One call. `request` is a message whose field `ctx` (when it has one; *ctx_field points at it) is filled in
+ * here: session, a new seq for changes, cred. ret_reply may be NULL. `detail` (160 bytes, may be NULL)
+ * receives the server's words. Retries leader changes and lost replies until give_up_ms. A change is
+ * carried out at most once. Errors: the server's, -E_UNAVAIL, -E_NO_SESSION (expired meanwhile: the change did
+ * not happen), -E_CANCELED. */
+int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
+              const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type,
+              void *ret_reply, char *detail);
+
+/* Locks. Blocking waits are answered by push; `cancel` (may be NULL) is polled at wake-ups: call
+ * meta_lock_interrupt() with the same waiter to end a wait early (-E_INTR). */
+uint64_t meta_lock_waiter(struct meta *meta); /* a fresh waiter number */
+int meta_lock(struct meta *meta, const Tarn__Lock *lock, const struct meta_cred *cred);
+void meta_lock_interrupt(struct meta *meta, uint64_t waiter);
+
+#endif

@@ -1,0 +1,33 @@
+/* The data path to the chunk stores: reads and writes ranges of one extent's chunk, choosing the
+ * replica (own node by descriptor or unix socket, then same rack, then any), verifying checksums,
+ * falling over to another replica on failure. Counts bytes by distance. Threads: the io's, from fibers. */
+#ifndef TARN_CLIENT_STORE_H
+#define TARN_CLIENT_STORE_H
+
+#include "meta.h"
+
+struct stores;
+struct stores_counters {
+    uint64_t read_fd, read_local, read_rack, read_remote, written; /* bytes; fd: by passed descriptor */
+};
+/* node: the storage node this process runs on or 0; its rack is learned from the node list. */
+int stores_create(struct io *io, const struct config *config, struct meta *meta, struct stores **ret);
+void stores_destroy(struct stores *stores);
+const struct stores_counters *stores_counters(const struct stores *stores);
+
+/* Reads [offset, offset+n) of the chunk (chunk offsets) fully into buf; past the chunk's end are zeros.
+ * Errors: -E_STALE (map out of date: fetch it again), -E_UNAVAIL no replica answers, -E_CORRUPT none is intact. */
+int stores_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n);
+/* Writes to all members through the primary. sync: on disk at every member before the return.
+ * A member that fails is reported to the metadata service (CHUNK_FAILED) and the write goes on with
+ * the rest under the new generation: *extent is updated. -E_UNAVAIL when no member is left. */
+int stores_write(struct stores *stores, Tarn__Extent *extent, uint64_t offset, const void *buf, size_t n, bool sync);
+int stores_sync(struct stores *stores, Tarn__Extent *extent);
+int stores_truncate(struct stores *stores, Tarn__Extent *extent, uint64_t length);
+int stores_clone(struct stores *stores, Tarn__Extent *extent); /* carries out extent->clone_of */
+/* A read-only descriptor of the chunk's file when a replica is on this machine and the chunk is
+ * sealed; kept in a bounded cache (borrowed until the next call that waits, dup() to keep).
+ * -E_NOTSUP when not possible. */
+int stores_fd(struct stores *stores, const Tarn__Extent *extent, int *ret_fd);
+
+#endif

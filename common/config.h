@@ -1,0 +1,20 @@
+/* Where the cluster is and who we are: the file TARN_CONFIG names (default /etc/tarn/tarn.conf).
+ * `name = value` lines, '#' comments; the page is docs/ops/config.md. */
+#ifndef TARN_COMMON_CONFIG_H
+#define TARN_COMMON_CONFIG_H
+#include "base.h"
+#include "rpc.h"
+
+#define CONFIG_META_MAX 5
+struct config {
+    char path[256];
+    struct rpc_auth auth;              /* cluster_id, key (64 hex digits) */
+    unsigned n_meta;
+    char meta[CONFIG_META_MAX][64];    /* meta = tcp:H:P tcp:H:P ... ; index + 1 is the replica id */
+    char gateway[64];                  /* gateway = tcp:H:P (first one, for TARN_API_URL) */
+    uint32_t node;                     /* node = N: the storage node this machine is; 0 = none */
+};
+/* path NULL: $TARN_CONFIG, else the default. On failure *ret_why (static buffer of the thread) is
+ * one sentence naming the file, line and what to do. Errors: -E_NOENT, -E_INVAL, -E_ACCES. */
+int config_load(const char *path, struct config *ret, const char **ret_why);
+#endif
