@@ -1,0 +1,146 @@
+/* tarn node ls, tarn status. */
+#include "commands.h"
+#include "out.h"
+
+#include "common/err.h"
+
+#include <stdio.h>
+
+static int complain(const char *what, int err, const char *detail)
+{
+    if (err != -E_UNAVAIL)
+        cli_complain("cannot %s: %s", what, detail[0] != '\0' ? detail : err_sentence(err));
+    return err;
+}
+
+/* ---- node ls */
+
+struct node_ls {
+    bool json;
+};
+
+static void print_node(const Tarn__Node *node, bool json)
+{
+    if (json) {
+        out_json("{s:I,s:s,s:s,s:s,s:b,s:I,s:I,s:I,s:I}", "id", (long long)node->id, "host", node->host, "rack",
+                 node->rack, "address", node->address, "up", node->up, "total", (long long)node->total, "free",
+                 (long long)node->free, "chunks", (long long)node->chunks, "seen_ms", (long long)node->seen_ms);
+        return;
+    }
+    char total[16], spare[16];
+    cli_format_size(node->total, total);
+    cli_format_size(node->free, spare);
+    printf("%4u  %-12s %-10s %-5s %8llu %10s %10s  %s\n", node->id, node->host, node->rack,
+           node->up ? "up" : "down", (unsigned long long)node->chunks, spare, total, node->address);
+}
+
+static int node_ls(struct meta *meta, void *arg)
+{
+    struct node_ls *ls = arg;
+    Tarn__NodeList request = TARN__NODE_LIST__INIT;
+    Tarn__NodeListReply *reply = NULL;
+    char detail[160] = "";
+    int err = meta_call(meta, OP_NODE_LIST, &request.base, &request.ctx, &meta_root,
+                        &tarn__node_list_reply__descriptor, &reply, detail);
+    if (err != 0)
+        return complain("list the nodes", err, detail);
+    if (!ls->json)
+        puts("  ID  HOST         RACK       STATE   CHUNKS       FREE      TOTAL  ADDRESS");
+    for (size_t i = 0; i < reply->n_nodes; i++)
+        print_node(reply->nodes[i], ls->json);
+    tarn__node_list_reply__free_unpacked(reply, NULL);
+    return 0;
+}
+
+int command_node(int argc, char **argv)
+{
+    struct node_ls ls = {0};
+    const char *config = NULL;
+    const struct cli_option options[] = {
+        {"json", CLI_FLAG, &ls.json, NULL, "one JSON object a line", 0, 0},
+        {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
+    };
+    int n_args = 0;
+    cli_parse(argc, argv, "tarn node ls", "Lists the storage nodes.", options, ARRAY_SIZE(options), &n_args);
+    if (n_args != 1 || strcmp(argv[1], "ls") != 0) {
+        cli_complain("tarn node knows the word 'ls'");
+        return CLI_USAGE;
+    }
+    return cli_exit_for(admin_run(config, false, 0, node_ls, &ls));
+}
+
+/* ---- status */
+
+struct status {
+    bool json;
+    bool safe;
+};
+
+static void print_status(const Tarn__StatusReply *reply, bool safe)
+{
+    printf("%s\n", safe ? "Your data is safe: every chunk has all its copies."
+                        : reply->lost != 0 ? "Data is LOST: some chunks have no readable copy."
+                                           : "Your data is readable, but not every chunk has all its copies.");
+    printf("  files %llu, chunks %llu, below target %llu, lost %llu\n", (unsigned long long)reply->files,
+           (unsigned long long)reply->chunks, (unsigned long long)reply->below_target, (unsigned long long)reply->lost);
+    for (size_t i = 0; i < reply->n_by_copies; i++)
+        if (reply->by_copies[i] != 0)
+            printf("  with %zu %s: %llu\n", i, i == 1 ? "copy" : "copies", (unsigned long long)reply->by_copies[i]);
+    printf("  storage nodes %u of %u up, tasks pending %llu\n", reply->nodes_up, reply->nodes,
+           (unsigned long long)reply->pending_tasks);
+    printf("  metadata leader %u, term %llu, applied %llu, replicas", reply->leader, (unsigned long long)reply->term,
+           (unsigned long long)reply->applied);
+    for (size_t i = 0; i < reply->n_replicas; i++)
+        printf(" %u:%s", reply->replicas[i]->id,
+               reply->replicas[i]->leader ? "leader" : reply->replicas[i]->reachable ? "ok" : "silent");
+    putchar('\n');
+    if (safe)
+        puts("  next: nothing to do");
+    else if (reply->nodes_up < reply->nodes)
+        puts("  next: bring the nodes back that are down (tarn node ls); copies are remade after 30 s");
+    else
+        puts("  next: wait, copies are being made");
+}
+
+static int status_fiber(struct meta *meta, void *arg)
+{
+    struct status *status = arg;
+    Tarn__Status request = TARN__STATUS__INIT;
+    Tarn__StatusReply *reply = NULL;
+    char detail[160] = "";
+    int err = meta_call(meta, OP_STATUS, &request.base, &request.ctx, &meta_root,
+                        &tarn__status_reply__descriptor, &reply, detail);
+    if (err != 0)
+        return complain("ask for the status", err, detail);
+    status->safe = reply->below_target == 0 && reply->lost == 0;
+    if (status->json)
+        out_json("{s:b,s:I,s:I,s:I,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:I}", "safe", status->safe, "files",
+                 (long long)reply->files, "chunks", (long long)reply->chunks, "below_target",
+                 (long long)reply->below_target, "lost", (long long)reply->lost, "nodes", (int)reply->nodes,
+                 "nodes_up", (int)reply->nodes_up, "leader", (int)reply->leader, "term", (long long)reply->term,
+                 "applied", (long long)reply->applied, "sessions", (long long)reply->sessions,
+                 "pending_tasks", (long long)reply->pending_tasks);
+    else
+        print_status(reply, status->safe);
+    tarn__status_reply__free_unpacked(reply, NULL);
+    return 0;
+}
+
+int command_status(int argc, char **argv)
+{
+    struct status status = {0};
+    const char *config = NULL;
+    const struct cli_option options[] = {
+        {"json", CLI_FLAG, &status.json, NULL, "one JSON object", 0, 0},
+        {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
+    };
+    int n_args = 0;
+    cli_parse(argc, argv, "tarn status", "Tells whether the data is safe. Exit code 1 when it is not.", options,
+              ARRAY_SIZE(options), &n_args);
+    if (n_args != 0) {
+        cli_complain("tarn status takes no arguments");
+        return CLI_USAGE;
+    }
+    int err = admin_run(config, false, 0, status_fiber, &status);
+    return err != 0 ? cli_exit_for(err) : status.safe ? CLI_OK : CLI_FAILED;
+}

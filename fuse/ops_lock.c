@@ -1,0 +1,156 @@
+/* Locks: fcntl ranges (classic and OFD arrive alike) and flock, kept by the metadata service so that
+ * every mount sees them. A blocking wait suspends this request's fiber only; a signal ends it by EINTR.
+ * Sources: POSIX.1-2017 fcntl(); Linux fcntl(2), flock(2). */
+#include "mount.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+static Tarn__LockType type_of(short type)
+{
+    return type == F_RDLCK   ? TARN__LOCK_TYPE__LOCK_SH
+           : type == F_WRLCK ? TARN__LOCK_TYPE__LOCK_EX
+                             : TARN__LOCK_TYPE__LOCK_UN;
+}
+
+/* l_len 0 is "to infinity"; the kernel has made start and length absolute already. */
+static uint64_t last_byte(const struct flock *lock)
+{
+    return lock->l_len == 0 ? UINT64_MAX : (uint64_t)lock->l_start + (uint64_t)lock->l_len - 1;
+}
+
+/* ---- which inodes need a release at close */
+
+bool lock_any(const struct mount *mount, uint64_t ino)
+{
+    return map_get(&mount->lock_handles, ino) != NULL;
+}
+
+/* The count is kept in the map's pointer itself; zero is absence. */
+static int remember_handle(struct mount *mount, struct mount_file *open)
+{
+    if (open->locked_fcntl)
+        return 0;
+    uintptr_t count = (uintptr_t)map_get(&mount->lock_handles, open->ino);
+    int err = map_put(&mount->lock_handles, open->ino, (void *)(count + 1));
+    open->locked_fcntl = err == 0;
+    return err;
+}
+
+void lock_forget_handle(struct mount *mount, struct mount_file *open)
+{
+    if (!open->locked_fcntl)
+        return;
+    open->locked_fcntl = false;
+    uintptr_t count = (uintptr_t)map_remove(&mount->lock_handles, open->ino);
+    if (count > 1)
+        map_put(&mount->lock_handles, open->ino, (void *)(count - 1)); /* room was just made: cannot fail */
+}
+
+/* ---- taking and asking */
+
+struct waiting {
+    struct meta *meta;
+    uint64_t waiter;
+};
+
+static void interrupted(fuse_req_t req, void *arg)
+{
+    struct waiting *waiting = arg;
+    meta_lock_interrupt(waiting->meta, waiting->waiter);
+}
+
+static int take(fuse_req_t req, Tarn__Lock *lock)
+{
+    struct mount *mount = mount_of(req);
+    struct mount_cred cred;
+    mount_cred(req, &cred);
+    lock->waiter = meta_lock_waiter(mount->meta);
+    struct waiting waiting = {.meta = mount->meta, .waiter = lock->waiter};
+    if (lock->wait)
+        fuse_req_interrupt_func(req, interrupted, &waiting);
+    int err = meta_lock(mount->meta, lock, &cred.cred);
+    if (lock->wait)
+        fuse_req_interrupt_func(req, NULL, NULL);
+    return err;
+}
+
+void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *flock, int sleep)
+{
+    struct mount_file *open = mount_file_of(fi);
+    Tarn__Lock lock = TARN__LOCK__INIT;
+    lock.ino = ino;
+    lock.kind = TARN__LOCK_KIND__LOCK_FCNTL;
+    lock.type = type_of(flock->l_type);
+    lock.start = (uint64_t)flock->l_start;
+    lock.end = last_byte(flock);
+    lock.owner = fi->lock_owner;
+    lock.pid = (uint32_t)flock->l_pid;
+    lock.wait = sleep != 0 && lock.type != TARN__LOCK_TYPE__LOCK_UN;
+    lock.handle = file_handle(open->file);
+    int err = remember_handle(mount_of(req), open);
+    mount_reply_err(req, err != 0 ? err : take(req, &lock));
+}
+
+void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
+{
+    struct mount_file *open = mount_file_of(fi);
+    Tarn__Lock lock = TARN__LOCK__INIT;
+    lock.ino = ino;
+    lock.kind = TARN__LOCK_KIND__LOCK_FLOCK;
+    int what = op & ~LOCK_NB;
+    lock.type = what == LOCK_SH ? TARN__LOCK_TYPE__LOCK_SH : what == LOCK_EX ? TARN__LOCK_TYPE__LOCK_EX : TARN__LOCK_TYPE__LOCK_UN;
+    lock.end = UINT64_MAX;
+    lock.owner = fi->lock_owner;
+    lock.wait = (op & LOCK_NB) == 0 && lock.type != TARN__LOCK_TYPE__LOCK_UN;
+    lock.handle = file_handle(open->file);
+    open->locked_flock = true;
+    mount_reply_err(req, take(req, &lock));
+}
+
+void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *flock)
+{
+    Tarn__GetLock request = TARN__GET_LOCK__INIT;
+    request.ino = ino;
+    request.kind = TARN__LOCK_KIND__LOCK_FCNTL;
+    request.type = type_of(flock->l_type);
+    request.start = (uint64_t)flock->l_start;
+    request.end = last_byte(flock);
+    request.owner = fi->lock_owner;
+    Tarn__GetLockReply *reply = NULL;
+    int err = mount_call(req, OP_GETLK, &request.base, &request.ctx, &tarn__get_lock_reply__descriptor, &reply);
+    if (err != 0) {
+        mount_reply_err(req, err);
+        return;
+    }
+    flock->l_type = F_UNLCK;
+    if (reply->conflict) {
+        flock->l_type = reply->type == TARN__LOCK_TYPE__LOCK_SH ? F_RDLCK : F_WRLCK;
+        flock->l_whence = SEEK_SET;
+        flock->l_start = (off_t)reply->start;
+        flock->l_len = reply->end == UINT64_MAX ? 0 : (off_t)(reply->end - reply->start + 1);
+        /* A pid means something on its own node only; as NFS does, others are shown as they are there. */
+        flock->l_pid = (pid_t)reply->pid;
+    }
+    fuse_reply_lock(req, flock);
+    tarn__get_lock_reply__free_unpacked(reply, NULL);
+}
+
+int lock_drop_owner(fuse_req_t req, uint64_t ino, uint64_t owner, Tarn__LockKind kind)
+{
+    Tarn__LockDrop request = TARN__LOCK_DROP__INIT;
+    request.ino = ino;
+    request.owner = owner;
+    request.kind = kind;
+    return mount_call(req, OP_LOCK_DROP, &request.base, &request.ctx, NULL, NULL);
+}
+
+int lock_drop_handle(fuse_req_t req, uint64_t ino, uint64_t handle)
+{
+    Tarn__LockDrop request = TARN__LOCK_DROP__INIT;
+    request.ino = ino;
+    request.by_handle = true;
+    request.handle = handle;
+    request.kind = TARN__LOCK_KIND__LOCK_FCNTL;
+    return mount_call(req, OP_LOCK_DROP, &request.base, &request.ctx, NULL, NULL);
+}
