@@ -1,6 +1,9 @@
 /* Files by inode: what the mount, the gateway and the agent use. Reads and writes any range through
- * the file's map of extents; the map is cached per handle and refreshed when a store calls it
- * stale. Threads: the io's, from fibers; several fibers may use one file. */
+ * the file's map of extents. What is known of an inode is shared by all its handles in this process
+ * (same struct stores), so they agree at once. What another client writes is seen at once where it
+ * writes into a chunk that is open, behind the known end and in holes; where it replaced a sealed or
+ * inline part, after at most a second, or at once after file_refresh().
+ * Threads: the io's, from fibers; several fibers may use one file. */
 #ifndef TARN_CLIENT_FILE_H
 #define TARN_CLIENT_FILE_H
 
@@ -19,12 +22,24 @@ uint64_t file_ino(const struct file *file);
 uint64_t file_handle(const struct file *file);
 /* Bytes read; short only at the end of the file as the metadata service knows it now. */
 int64_t file_read(struct file *file, void *buf, size_t n, uint64_t offset);
-/* All n bytes or an error; size and mtime are visible everywhere when it returns.
- * append: offset is ignored, the end of the file is taken atomically (retry on conflict). */
+/* All n bytes or an error; the size is visible everywhere when it returns, the mtime too unless the
+ * file did not grow: then it follows within a second of writing, or with sync, attr or close.
+ * append: offset is ignored; the file first grows by n in one change, which makes the place ours
+ * alone, then the data goes there. When the data then cannot be stored, zeros remain in that place. */
 int file_write(struct file *file, const void *buf, size_t n, uint64_t offset, bool append);
 int file_sync(struct file *file); /* data on disk at every member, size known */
 int file_truncate(struct file *file, uint64_t size);
 int file_attr(struct file *file, Tarn__Attr **ret); /* fresh; free with tarn__attr__free_unpacked */
+/* Forgets the cached map: the next read asks. For the mount at the grant of a lock. */
+void file_refresh(struct file *file);
+/* The part around `offset` that this machine can read by descriptor: file bytes [offset, offset+length)
+ * are at fd_offset of fd (the caller's to close); bytes past the descriptor's end are zeros. Right for
+ * about a second, like everything sealed. -E_NOTSUP when there is none. */
+struct file_part {
+    uint64_t offset, length, fd_offset, size; /* size: of the file */
+    int fd;
+};
+int file_local_part(struct file *file, uint64_t offset, struct file_part *ret);
 /* When the whole file is one sealed chunk with a replica on this machine: its descriptor (owned by
  * the caller). Else -E_NOTSUP. */
 int file_raw_fd(struct file *file, int *ret_fd);

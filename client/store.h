@@ -6,6 +6,8 @@
 
 #include "meta.h"
 
+struct map;
+
 struct stores;
 struct stores_counters {
     uint64_t read_fd, read_local, read_rack, read_remote, written; /* bytes; fd: by passed descriptor */
@@ -14,6 +16,9 @@ struct stores_counters {
 int stores_create(struct io *io, const struct config *config, struct meta *meta, struct stores **ret);
 void stores_destroy(struct stores *stores);
 const struct stores_counters *stores_counters(const struct stores *stores);
+uint32_t stores_node(const struct stores *stores); /* the node we run on, 0 = none */
+/* Where file.c keeps what it knows of inodes that are open here, shared by all handles of a file. */
+struct map *stores_inodes(struct stores *stores);
 
 /* Reads [offset, offset+n) of the chunk (chunk offsets) fully into buf; past the chunk's end are zeros.
  * Errors: -E_STALE (map out of date: fetch it again), -E_UNAVAIL no replica answers, -E_CORRUPT none is intact. */

@@ -1,0 +1,123 @@
+/* What the parts of the file client share: file.c (handles, reads), file_write.c (writes, truncate,
+ * sync), file_map.c (what is known of an inode). Nobody else includes it. */
+#ifndef TARN_CLIENT_FILE_INTERNAL_H
+#define TARN_CLIENT_FILE_INTERNAL_H
+
+#include "file.h"
+
+#include "common/fiber.h"
+
+#define PAGE_EXTENTS 256   /* extents asked for at once: 16 GiB of chunks, about 100 KiB of reply */
+#define PAGES_MAX 16
+#define OPEN_MAX 64        /* chunks of one file being written or not yet synced: 4 GiB */
+#define MAP_FRESH_MS 1000  /* what others did to a sealed or inline part is seen this soon */
+#define FILE_GIVE_UP_MS 30000 /* reads and writes look for an intact replica this long */
+
+/* One extent as the metadata service told it. Counted: a read or write keeps it while the map moves
+ * on. `extent` changes in place when a member fails. */
+struct extent_ref {
+    unsigned refs;
+    bool dirty;          /* written since the last sync */
+    bool stale;          /* not to be used any more, only kept to be synced */
+    uint64_t checked_ms; /* when it was last known to be in the file's map */
+    Tarn__Extent *extent;
+};
+struct extent_ref *extent_ref_create(Tarn__Extent *extent); /* takes it; NULL: no memory, freed */
+struct extent_ref *extent_ref_take(struct extent_ref *ref);
+void extent_ref_drop(struct extent_ref *ref); /* NULL allowed */
+void extent_ref_dropp(struct extent_ref **ref);
+static inline bool extent_covers(const Tarn__Extent *extent, uint64_t offset)
+{
+    return offset >= extent->offset && offset - extent->offset < extent->length;
+}
+
+/* Part of the map: [from, to), extents in order with holes between them, or inline bytes. */
+struct map_page {
+    uint64_t from, to;
+    uint64_t fetched_ms;
+    bool is_inline;
+    uint8_t *data;
+    size_t data_len;
+    struct extent_ref **refs;
+    size_t n;
+};
+
+/* What this process knows of one inode; shared by all its handles here, so that they agree. */
+struct inode {
+    uint64_t ino;
+    unsigned handles, writers;
+    uint64_t size, version, chunk_size;
+    uint64_t size_told_ms; /* when a change of ours was last answered with the size; 0 = never */
+    struct map_page *pages[PAGES_MAX]; /* NULL: free */
+    uint64_t change;         /* grows when pages are dropped: a fetch under way is not kept then */
+    struct fiber_mutex fetching;
+    struct extent_ref *open[OPEN_MAX]; /* chunks we may write to; NULL: free */
+    struct fiber_mutex preparing;      /* one chunk is made writable at a time */
+    uint64_t grow_to;        /* highest end of stored data that is not told yet; 0 = none */
+    struct fiber_mutex growing;
+    bool mtime_owed;
+};
+
+struct file {
+    uint32_t magic;
+    struct meta *meta;
+    struct stores *stores;
+    struct io *io;
+    struct inode *inode;
+    uint64_t handle;
+    uint32_t flags; /* open(2)'s */
+};
+#define FILE_MAGIC 0x66696c65u
+
+static inline bool file_writes(const struct file *file)
+{
+    return (file->flags & 3) != 0; /* O_ACCMODE is not O_RDONLY */
+}
+
+int inode_get(struct file *file, uint64_t ino, struct inode **ret); /* found or made; counts a handle */
+void inode_put(struct file *file, struct inode *inode);
+void inode_learn(struct inode *inode, const Tarn__Attr *attr);
+void inode_pages_drop(struct inode *inode);
+/* Not used from now on; a dirty one stays until its sync. */
+void inode_open_drop(struct inode *inode, struct extent_ref *ref);
+void inode_open_clear(struct inode *inode); /* all, dirty or not */
+/* A chunk we write to that covers the offset, borrowed, or NULL. */
+struct extent_ref *inode_open_find(struct inode *inode, uint64_t offset);
+/* Takes a count of its own. False: no place; sync something first. */
+bool inode_open_add(struct inode *inode, struct extent_ref *ref);
+
+/* Asks the metadata service for the map from `offset` on. */
+int file_map_fetch(struct file *file, uint64_t offset);
+/* The page with the offset, fetched when absent or too old. Borrowed until the next wait. */
+int file_map_page(struct file *file, uint64_t offset, struct map_page **ret);
+/* The extent at offset (counted) or NULL and the end of the hole. */
+struct extent_ref *map_page_find(const struct map_page *page, uint64_t offset, uint64_t *ret_hole_end);
+
+/* Runs jobs of one call, at most FILE_JOBS_MAX at a time; the first error is the result. */
+#define FILE_JOBS_MAX 8
+struct file_job {
+    int (*run)(struct file_job *job);
+    struct file_jobs *jobs;
+    struct file *file;
+    struct extent_ref *ref; /* reads; counted */
+    uint64_t offset;        /* reads: in the chunk; writes: in the file */
+    uint8_t *buf;
+    size_t n;
+};
+struct file_jobs {
+    struct fiber_group group;
+    struct fiber_queue room;
+    int err;
+};
+void file_jobs_add(struct file_jobs *jobs, const struct file_job *job); /* takes job->ref */
+int file_jobs_wait(struct file_jobs *jobs);
+
+/* A pause between tries that grows; -E_TIMEOUT after FILE_GIVE_UP_MS. Zero-initialised. */
+struct file_retry {
+    uint64_t since_ms, pause_ms;
+};
+int file_retry_pause(struct file *file, struct file_retry *retry);
+
+int file_mtime_flush(struct file *file); /* tells the mtime that is owed, if it is */
+
+#endif

@@ -1,0 +1,413 @@
+/* Writes: a chunk that may be written is asked for once per slot and kept while the file is open for
+ * writing; the data goes to it; then the metadata service learns the new end.
+ *
+ *   no extent      CHUNK_WRITE gives a new empty chunk, part of the map at once
+ *   sealed chunk   CHUNK_WRITE gives a new chunk that begins as a copy: CHUNK_CLONE at the stores,
+ *                  then CHUNK_SWAP puts it in the old one's place
+ *   inline bytes   CHUNK_WRITE gives a new chunk and the bytes; they are written to it, then
+ *                  CHUNK_SWAP (old_chunk 0) puts it in their place
+ *
+ * Readers see the old bytes until the swap. A crash in between leaves a chunk that the end of the
+ * session gives back. */
+#include "file_internal.h"
+
+#include "common/check.h"
+#include "common/err.h"
+
+#include <fcntl.h>
+
+#define MTIME_MS 1000 /* pure overwrites tell mtime and end at most this often */
+
+/* ------------------------------------------------------------------ a chunk to write to */
+
+/* The chunk that CHUNK_WRITE or CHUNK_SWAP answered; *ret_data (may be NULL) takes the inline bytes. */
+static int chunk_ask(struct file *file, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx,
+                     struct extent_ref **ret, ProtobufCBinaryData *ret_data)
+{
+    Tarn__ChunkReply *reply = NULL;
+    int r = meta_call(file->meta, op, request, ctx, &meta_root, &tarn__chunk_reply__descriptor,
+                      &reply, NULL);
+    if (r < 0)
+        return r;
+    Tarn__Extent *extent = take_ptr(reply->extent);
+    if (ret_data) {
+        *ret_data = reply->inline_data;
+        reply->inline_data = (ProtobufCBinaryData){0};
+    }
+    tarn__chunk_reply__free_unpacked(reply, NULL);
+    if (!extent)
+        return -E_PROTO;
+    *ret = extent_ref_create(extent);
+    return *ret ? 0 : -E_NOMEM;
+}
+
+/* Puts the prepared chunk in the old one's place (0: that of the inline bytes). Somebody may have been
+ * faster: then *ref becomes what is there now. */
+static int chunk_swap(struct file *file, struct extent_ref **ref, uint64_t old_chunk)
+{
+    Tarn__ChunkSwap request = TARN__CHUNK_SWAP__INIT;
+    request.ino = file->inode->ino;
+    request.offset = (*ref)->extent->offset;
+    request.old_chunk = old_chunk;
+    request.new_chunk = (*ref)->extent->chunk;
+    struct extent_ref *swapped = NULL;
+    int r = chunk_ask(file, OP_CHUNK_SWAP, &request.base, &request.ctx, &swapped, NULL);
+    if (r < 0)
+        return r;
+    extent_ref_drop(*ref);
+    *ref = swapped;
+    const Tarn__Extent *extent = swapped->extent;
+    return extent->chunk && extent->state == TARN__CHUNK_STATE__CHUNK_OPEN ? 0 : -E_STALE;
+}
+
+/* Fills a new chunk with what it must hold before it takes its place. */
+static int chunk_prepare(struct file *file, struct extent_ref **ref, const ProtobufCBinaryData *data)
+{
+    Tarn__Extent *extent = (*ref)->extent;
+    uint64_t old_chunk = extent->clone_of;
+    if (old_chunk) {
+        int r = stores_clone(file->stores, extent);
+        return r < 0 ? r : chunk_swap(file, ref, old_chunk);
+    }
+    if (data->len == 0)
+        return 0;
+    int r = stores_write(file->stores, extent, extent->chunk_offset, data->data, data->len, true);
+    return r < 0 ? r : chunk_swap(file, ref, 0);
+}
+
+static int sync_one(struct file *file, struct extent_ref *ref);
+
+static int open_add(struct file *file, struct extent_ref *ref)
+{
+    struct inode *inode = file->inode;
+    while (!inode_open_add(inode, ref)) {
+        _cleanup_(extent_ref_dropp) struct extent_ref *dirty = extent_ref_take(inode->open[0]);
+        int r = sync_one(file, dirty);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int chunk_make_writable(struct file *file, uint64_t offset, struct extent_ref **ret)
+{
+    Tarn__ChunkWrite request = TARN__CHUNK_WRITE__INIT;
+    request.ino = file->inode->ino;
+    request.offset = offset;
+    request.writer_node = stores_node(file->stores);
+    _cleanup_(extent_ref_dropp) struct extent_ref *ref = NULL;
+    ProtobufCBinaryData data = {0};
+    int r = chunk_ask(file, OP_CHUNK_WRITE, &request.base, &request.ctx, &ref, &data);
+    if (r < 0) {
+        free(data.data);
+        return r;
+    }
+    r = chunk_prepare(file, &ref, &data);
+    free(data.data);
+    inode_pages_drop(file->inode);
+    if (r < 0)
+        return r;
+    if (!extent_covers(ref->extent, offset))
+        return -E_STALE;
+    ref->checked_ms = io_mono_ms(file->io);
+    r = open_add(file, ref);
+    if (r < 0)
+        return r;
+    *ret = take_ptr(ref);
+    return 0;
+}
+
+/* True when the chunk is still in the file's map: another client may have truncated it away. */
+static bool chunk_still_there(struct file *file, struct extent_ref *ref)
+{
+    uint64_t now = io_mono_ms(file->io);
+    if (ref->checked_ms && now < ref->checked_ms + MAP_FRESH_MS)
+        return true;
+    struct map_page *page = NULL;
+    if (file_map_page(file, ref->extent->offset, &page) < 0)
+        return false;
+    uint64_t hole_end;
+    _cleanup_(extent_ref_dropp) struct extent_ref *found =
+        page->is_inline ? NULL : map_page_find(page, ref->extent->offset, &hole_end);
+    if (!found || found->extent->chunk != ref->extent->chunk ||
+        found->extent->state != TARN__CHUNK_STATE__CHUNK_OPEN)
+        return false;
+    ref->checked_ms = now;
+    return true;
+}
+
+/* The chunk to write `offset` to, counted. */
+static int chunk_writable(struct file *file, uint64_t offset, struct extent_ref **ret)
+{
+    struct inode *inode = file->inode;
+    struct extent_ref *ref = inode_open_find(inode, offset);
+    if (ref && ref->checked_ms && io_mono_ms(file->io) < ref->checked_ms + MAP_FRESH_MS) {
+        *ret = extent_ref_take(ref);
+        return 0;
+    }
+    int r = fiber_mutex_lock(&inode->preparing);
+    if (r < 0)
+        return r;
+    ref = inode_open_find(inode, offset);
+    if (ref) {
+        extent_ref_take(ref);
+        if (!chunk_still_there(file, ref)) {
+            inode_open_drop(inode, ref);
+            extent_ref_drop(ref);
+            ref = NULL;
+        }
+    }
+    if (!ref)
+        r = chunk_make_writable(file, offset, &ref);
+    fiber_mutex_unlock(&inode->preparing);
+    if (r == 0)
+        *ret = ref;
+    return r;
+}
+
+/* ------------------------------------------------------------------ data */
+
+/* Another try under a fresh map is worth it. */
+static bool map_is_at_fault(int err)
+{
+    return err == -E_STALE || err == -E_UNAVAIL || err == -E_NOENT;
+}
+
+/* A failed try: forgets the chunk and waits. Returns 0 to try again. */
+static int write_again(struct file *file, struct extent_ref *ref, struct file_retry *retry, int err)
+{
+    if (!map_is_at_fault(err))
+        return err;
+    inode_pages_drop(file->inode);
+    if (ref)
+        inode_open_drop(file->inode, ref);
+    int r = file_retry_pause(file, retry);
+    return r == -E_TIMEOUT ? -E_UNAVAIL : r;
+}
+
+/* At most one window, within one chunk. Returns the bytes written. */
+static int64_t write_window(struct file *file, const uint8_t *buf, size_t n, uint64_t offset)
+{
+    struct file_retry retry = {0};
+    for (;;) {
+        _cleanup_(extent_ref_dropp) struct extent_ref *ref = NULL;
+        int r = chunk_writable(file, offset, &ref);
+        size_t part = n;
+        if (r == 0) {
+            Tarn__Extent *extent = ref->extent;
+            uint64_t in_extent = offset - extent->offset;
+            part = (size_t)MIN((uint64_t)n, extent->length - in_extent);
+            bool sync = (file->flags & O_DSYNC) != 0;
+            ref->dirty |= !sync;
+            r = stores_write(file->stores, extent, extent->chunk_offset + in_extent, buf, part, sync);
+        }
+        if (r == 0)
+            return (int64_t)part;
+        if (r == -E_NOENT && !ref)
+            return r; /* the file itself is gone */
+        r = write_again(file, ref, &retry, r);
+        if (r < 0)
+            return r;
+    }
+}
+
+static int write_job(struct file_job *job)
+{
+    while (job->n > 0) {
+        int64_t done = write_window(job->file, job->buf, job->n, job->offset);
+        if (done < 0)
+            return (int)done;
+        job->buf += done;
+        job->offset += (uint64_t)done;
+        job->n -= (size_t)done;
+    }
+    return 0;
+}
+
+static int write_data(struct file *file, const void *buf, size_t n, uint64_t offset)
+{
+    struct file_jobs jobs = {0};
+    struct file_job job = {.run = write_job, .jobs = &jobs, .file = file};
+    job.buf = (uint8_t *)buf;
+    job.offset = offset;
+    if (offset % MIB(1) + n <= MIB(1)) {
+        job.n = n;
+        return write_job(&job);
+    }
+    while (n > 0 && jobs.err == 0) {
+        job.n = MIN(n, (size_t)(MIB(1) - job.offset % MIB(1)));
+        n -= job.n;
+        uint8_t *buf_next = job.buf + job.n;
+        uint64_t offset_next = job.offset + job.n;
+        file_jobs_add(&jobs, &job);
+        job.buf = buf_next;
+        job.offset = offset_next;
+    }
+    return file_jobs_wait(&jobs);
+}
+
+/* ------------------------------------------------------------------ size and times */
+
+static int setattr(struct file *file, Tarn__SetAttr *request, uint64_t *ret_size)
+{
+    Tarn__Where where = TARN__WHERE__INIT;
+    where.ino = file->inode->ino;
+    request->where = &where;
+    request->handle = file->handle;
+    Tarn__Entry *entry = NULL;
+    int r = meta_call(file->meta, OP_SETATTR, &request->base, &request->ctx, &meta_root,
+                      &tarn__entry__descriptor, &entry, NULL);
+    if (r < 0)
+        return r;
+    if (entry->attr) {
+        inode_learn(file->inode, entry->attr);
+        if (ret_size)
+            *ret_size = entry->attr->size;
+    } else {
+        r = -E_PROTO;
+    }
+    tarn__entry__free_unpacked(entry, NULL);
+    return r;
+}
+
+int file_mtime_flush(struct file *file)
+{
+    struct inode *inode = file->inode;
+    if (!inode->mtime_owed)
+        return 0;
+    inode->mtime_owed = false;
+    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+    request.mask = TARN__SET_ATTR_BITS__SA_MTIME_NOW;
+    int r = setattr(file, &request, NULL);
+    if (r < 0)
+        inode->mtime_owed = true;
+    return r;
+}
+
+/* Tells the end of data that is stored. Writers that come while one change is under way wait for it
+ * and share the next. */
+static int grow(struct file *file, uint64_t end)
+{
+    struct inode *inode = file->inode;
+    inode->grow_to = MAX(inode->grow_to, end);
+    int r = fiber_mutex_lock(&inode->growing);
+    if (r < 0)
+        return r;
+    if (inode->grow_to >= end) { /* else somebody told it together with his own */
+        Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+        request.mask = TARN__SET_ATTR_BITS__SA_GROW;
+        request.size = inode->grow_to;
+        inode->grow_to = 0;
+        inode->mtime_owed = false;
+        r = setattr(file, &request, NULL);
+        if (r == 0)
+            inode->size_told_ms = io_mono_ms(file->io) + 1;
+    }
+    fiber_mutex_unlock(&inode->growing);
+    return r;
+}
+
+/* A write within the size we know tells nothing, unless that knowledge is old: another client may
+ * have cut the file, and then our bytes lie behind its end. */
+static int written(struct file *file, uint64_t end)
+{
+    struct inode *inode = file->inode;
+    bool fresh = inode->size_told_ms && io_mono_ms(file->io) < inode->size_told_ms + MTIME_MS;
+    if (end > inode->size || !fresh)
+        return grow(file, end);
+    inode->mtime_owed = true;
+    return 0;
+}
+
+static int append(struct file *file, const void *buf, size_t n)
+{
+    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+    request.mask = TARN__SET_ATTR_BITS__SA_GROW;
+    request.append_bytes = n;
+    uint64_t size = 0;
+    int r = setattr(file, &request, &size);
+    if (r < 0)
+        return r;
+    if (size < n)
+        return -E_PROTO;
+    return write_data(file, buf, n, size - n);
+}
+
+int file_write(struct file *file, const void *buf, size_t n, uint64_t offset, bool to_end)
+{
+    CHECK_MAGIC(file, FILE_MAGIC);
+    uint64_t end;
+    if (!file_writes(file))
+        return -E_BADF;
+    if (n == 0)
+        return 0;
+    if (to_end)
+        return append(file, buf, n);
+    if (add_overflows(offset, (uint64_t)n, &end) || end > INT64_MAX)
+        return -E_FBIG;
+    int r = write_data(file, buf, n, offset);
+    return r < 0 ? r : written(file, end);
+}
+
+/* ------------------------------------------------------------------ sync and truncate */
+
+/* -E_STALE: the chunk was sealed meanwhile; the stores settle within moments of it. */
+static int sync_one(struct file *file, struct extent_ref *ref)
+{
+    struct file_retry retry = {0};
+    int r;
+    ref->dirty = false; /* before the wait: writes that come meanwhile set it again */
+    while ((r = stores_sync(file->stores, ref->extent)) == -E_STALE) {
+        int paused = file_retry_pause(file, &retry);
+        if (paused < 0)
+            break;
+    }
+    if (r == -E_NOENT)
+        r = 0; /* the chunk was cut off the file: nothing of it is left to keep */
+    if (r < 0)
+        ref->dirty = true;
+    else if (ref->stale)
+        inode_open_drop(file->inode, ref);
+    return r;
+}
+
+int file_sync(struct file *file)
+{
+    CHECK_MAGIC(file, FILE_MAGIC);
+    struct inode *inode = file->inode;
+    int result = file_mtime_flush(file);
+    for (unsigned i = 0; i < OPEN_MAX; i++) {
+        if (!inode->open[i] || !inode->open[i]->dirty)
+            continue;
+        _cleanup_(extent_ref_dropp) struct extent_ref *ref = extent_ref_take(inode->open[i]);
+        int r = sync_one(file, ref);
+        if (r < 0 && result == 0)
+            result = r;
+    }
+    return result;
+}
+
+/* The service seals an open chunk at the cut, so that what was cut off never comes back; our next
+ * write to it asks for a clone. */
+int file_truncate(struct file *file, uint64_t size)
+{
+    CHECK_MAGIC(file, FILE_MAGIC);
+    if (!file_writes(file))
+        return -E_BADF;
+    if (size > INT64_MAX)
+        return -E_FBIG;
+    struct inode *inode = file->inode;
+    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+    request.mask = TARN__SET_ATTR_BITS__SA_SIZE;
+    request.size = size;
+    int r = setattr(file, &request, NULL);
+    inode_pages_drop(inode);
+    for (unsigned i = 0; i < OPEN_MAX; i++) {
+        struct extent_ref *ref = inode->open[i];
+        if (!ref)
+            continue;
+        ref->dirty &= ref->extent->offset < size;
+        inode_open_drop(inode, ref);
+    }
+    return r;
+}

@@ -1,0 +1,674 @@
+/* How a call finds its way:
+ *
+ *   meta_call ── change? ── session_ensure ── seq ──┐
+ *        └────── query ─────────────────────────────┴─ leader_call ── rpc_call ── answer
+ *                                                         ▲  │ not leader, no connection, busy
+ *                                                         └──┘ other replica, pause, same seq
+ *
+ * The keeper fiber opens the session (at the first change, or at once when pushes are wanted), sends
+ * signs of life and opens a new one after a loss. A lock that waits is a fiber on its own queue: it
+ * is woken by the grant, by a lost connection (it asks again: the new leader must know where to push
+ * to), by the end of the session and by meta_lock_interrupt(). */
+#include "meta.h"
+
+#include "common/check.h"
+#include "common/coll.h"
+#include "common/err.h"
+#include "common/fiber.h"
+#include "common/log.h"
+
+#include <stdio.h>
+
+#define META_MAGIC 0x4d657461u
+/* The configured replicas and as many more as redirects have ever named. */
+#define PEERS_MAX (CONFIG_META_MAX + 3)
+/* Under RPC_CONN_REQUESTS_MAX (256) with room for pings, session calls and asked-again locks. */
+#define CALLS_MAX 192
+#define TIMEOUT_MS_DEFAULT 30000
+#define GIVE_UP_MS_DEFAULT 30000
+#define ATTEMPT_MS 5000      /* one try at one replica; a commit takes milliseconds */
+#define PAUSE_MS_FIRST 10    /* doubles up to PAUSE_MS_MAX, each time between half and all of it */
+#define PAUSE_MS_MAX 500
+#define HOPS_AT_ONCE 3       /* redirects followed without a pause */
+#define LOCK_PING_MS 1000    /* while locks wait: a silent change of leader is noticed this soon */
+#define LOCK_ASK_AGAIN_MS 15000 /* a grant whose push was dropped is found this soon */
+/* "Not enough servers" may be a leader that is just losing its followers, or a final answer (no store
+ * is up): those who can do something else should learn of it soon. */
+#define UNAVAIL_MS 3000
+#define END_MS 2000          /* the last words of a client; without them the session times out */
+
+struct peer {
+    struct meta *meta;
+    struct rpc_client *rpc;
+};
+
+struct meta {
+    uint32_t magic;
+    struct io *io;
+    const struct config *config;
+    char name[96];
+    struct meta_options options;
+    struct peer peers[PEERS_MAX];
+    unsigned n_peers, leader;
+    uint64_t epoch; /* grows with each lost connection and change of leader */
+
+    uint64_t session;
+    uint8_t uuid[16]; /* of the session being opened: the same in each try */
+    bool uuid_set;
+    uint32_t granted_ms;
+    uint64_t last_seq;
+    struct list changes; /* struct change, by seq within a session */
+    struct fiber_mutex opening;
+    bool was_lost; /* `lost` is owed to the user as soon as a new session is open */
+
+    bool keeper_runs, closing;
+    struct fiber_queue keeper;
+    struct fiber_group fibers; /* keeper, calls and waits */
+    unsigned calls;
+    struct fiber_queue room;
+
+    struct map waits; /* waiter → struct lock_wait */
+    uint64_t last_waiter;
+};
+
+/* One change under way: keeps `acked` below its number. */
+struct change {
+    struct list node;
+    uint64_t session, seq;
+};
+
+struct lock_wait {
+    uint64_t waiter, session;
+    bool granted, interrupted;
+    int status;
+    struct fiber_queue queue;
+};
+
+/* One call to whoever leads. session: the call is only right in this one (0 = any). */
+struct leader_call {
+    unsigned op;
+    const ProtobufCMessage *request;
+    const ProtobufCMessageDescriptor *reply_type;
+    uint64_t session, give_up_ms;
+    bool last_words; /* also goes out while closing */
+    ProtobufCMessage *reply;
+    char *detail;
+    unsigned tries, hops;
+    uint64_t pause_ms;
+};
+
+const struct meta_cred meta_root = {0};
+
+static void keeper_start(struct meta *meta);
+
+/* ------------------------------------------------------------------ replicas */
+
+static void waits_wake(struct meta *meta)
+{
+    size_t at = 0;
+    uint64_t waiter;
+    void *value;
+    while (map_next(&meta->waits, &at, &waiter, &value))
+        fiber_queue_wake_all(&((struct lock_wait *)value)->queue);
+}
+
+/* Whoever waits for a push must make itself known again. */
+static void route_changed(struct meta *meta)
+{
+    meta->epoch++;
+    waits_wake(meta);
+    fiber_queue_wake_all(&meta->keeper);
+}
+
+static void peer_lost(void *arg)
+{
+    struct peer *peer = arg;
+    struct meta *meta = peer->meta;
+    if (peer == &meta->peers[meta->leader] && !meta->closing)
+        route_changed(meta);
+}
+
+static void lock_granted(struct meta *meta, const uint8_t *control, size_t control_len)
+{
+    Tarn__LockGranted *grant = tarn__lock_granted__unpack(NULL, control_len, control);
+    if (!grant)
+        return;
+    struct lock_wait *wait = map_get(&meta->waits, grant->waiter);
+    if (wait) {
+        wait->granted = true;
+        wait->status = err_from_wire(grant->status);
+        fiber_queue_wake_all(&wait->queue);
+    }
+    tarn__lock_granted__free_unpacked(grant, NULL);
+}
+
+static void peer_push(void *arg, unsigned op, const uint8_t *control, size_t control_len)
+{
+    struct peer *peer = arg;
+    struct meta *meta = peer->meta;
+    CHECK_MAGIC(meta, META_MAGIC);
+    if (op == OP_LOCK_GRANTED)
+        lock_granted(meta, control, control_len);
+    else if (meta->options.push)
+        meta->options.push(meta->options.arg, op, control, control_len);
+}
+
+static int peer_add(struct meta *meta, const char *address)
+{
+    if (meta->n_peers == PEERS_MAX)
+        return -E_NOMEM;
+    struct peer *peer = &meta->peers[meta->n_peers];
+    peer->meta = meta;
+    peer->rpc = rpc_client_create(meta->io, address, &meta->config->auth);
+    if (!peer->rpc)
+        return -E_NOMEM;
+    rpc_client_on_push(peer->rpc, peer_push, peer_lost, peer);
+    meta->n_peers++;
+    return 0;
+}
+
+/* Index of the replica at this address, made when new; -1 when there is no room. */
+static int peer_find(struct meta *meta, const char *address)
+{
+    for (unsigned i = 0; i < meta->n_peers; i++)
+        if (strcmp(rpc_client_address(meta->peers[i].rpc), address) == 0)
+            return (int)i;
+    return peer_add(meta, address) < 0 ? -1 : (int)meta->n_peers - 1;
+}
+
+static void leader_set(struct meta *meta, unsigned index)
+{
+    if (meta->leader == index)
+        return;
+    meta->leader = index;
+    route_changed(meta);
+}
+
+/* ------------------------------------------------------------------ one call, until it is answered */
+
+static bool worth_another_try(int err)
+{
+    return err == -E_NOT_LEADER || err == -E_CONN || err == -E_TIMEOUT || err == -E_UNAVAIL ||
+           err == -E_BUSY || err == -E_NOMEM;
+}
+
+/* Decides where the next try goes; true when it should go there without a pause. */
+static bool retry_where(struct meta *meta, struct leader_call *c, unsigned asked, int err,
+                        const char *leader)
+{
+    c->tries++;
+    if (err == -E_NOT_LEADER && leader[0]) {
+        int index = peer_find(meta, leader);
+        if (index >= 0 && (unsigned)index != asked) {
+            leader_set(meta, (unsigned)index);
+            return c->hops++ < HOPS_AT_ONCE;
+        }
+    }
+    if (err != -E_NOT_LEADER && err != -E_CONN && err != -E_TIMEOUT)
+        return false;
+    if (meta->leader != asked)
+        return true; /* another fiber found a better one meanwhile */
+    leader_set(meta, (asked + 1) % meta->n_peers);
+    return c->tries % meta->n_peers != 0;
+}
+
+static int retry_pause(struct meta *meta, struct leader_call *c)
+{
+    c->pause_ms = c->pause_ms ? MIN(c->pause_ms * 2, (uint64_t)PAUSE_MS_MAX) : PAUSE_MS_FIRST;
+    uint64_t half = c->pause_ms / 2;
+    return io_sleep_ms(meta->io, half + io_random_u64(meta->io) % (half + 1));
+}
+
+static int attempt(struct meta *meta, struct leader_call *c, uint64_t left_ms, char leader[64])
+{
+    struct rpc_call call = {
+        .op = c->op,
+        .request = c->request,
+        .epoch = meta->session,
+        .timeout_ms = MAX(MIN(left_ms, (uint64_t)ATTEMPT_MS), (uint64_t)1),
+        .reply_type = c->reply_type,
+    };
+    int r = rpc_call(meta->peers[meta->leader].rpc, &call);
+    if (r == 0)
+        c->reply = take_ptr(call.reply);
+    else if (c->detail && call.detail[0])
+        memcpy(c->detail, call.detail, sizeof call.detail);
+    memcpy(leader, call.leader, sizeof call.leader);
+    rpc_call_fini(&call);
+    return r;
+}
+
+static int leader_call(struct meta *meta, struct leader_call *c)
+{
+    uint64_t deadline = io_mono_ms(meta->io) + c->give_up_ms;
+    uint64_t left_ms = c->give_up_ms;
+    for (;;) {
+        if (meta->closing && !c->last_words)
+            return -E_CANCELED;
+        if (c->session != 0 && c->session != meta->session)
+            return -E_NO_SESSION;
+        char leader[64] = "";
+        unsigned asked = meta->leader;
+        int r = attempt(meta, c, left_ms, leader);
+        if (!worth_another_try(r))
+            return r;
+        bool at_once = retry_where(meta, c, asked, r, leader);
+        uint64_t now = io_mono_ms(meta->io);
+        if (r == -E_UNAVAIL && now + c->give_up_ms >= deadline + UNAVAIL_MS)
+            return r;
+        if (now >= deadline)
+            return r == -E_BUSY || r == -E_NOMEM ? r : -E_UNAVAIL;
+        if (!at_once) {
+            r = retry_pause(meta, c);
+            if (r < 0)
+                return r;
+        }
+        left_ms = deadline - MIN(deadline, io_mono_ms(meta->io));
+    }
+}
+
+/* ------------------------------------------------------------------ the session */
+
+static void session_lost(struct meta *meta, uint64_t session)
+{
+    if (session == 0 || meta->session != session)
+        return;
+    log_warn("session %llx with the metadata service has expired: its locks and handles are gone",
+             (unsigned long long)session);
+    meta->session = 0;
+    meta->was_lost = true;
+    waits_wake(meta);
+    fiber_queue_wake_all(&meta->keeper);
+}
+
+static int session_open(struct meta *meta)
+{
+    if (!meta->uuid_set) {
+        io_random(meta->io, meta->uuid, sizeof meta->uuid);
+        meta->uuid_set = true;
+    }
+    Tarn__SessionOpen open = TARN__SESSION_OPEN__INIT;
+    open.uuid = (ProtobufCBinaryData){.data = meta->uuid, .len = sizeof meta->uuid};
+    open.name = meta->name;
+    open.timeout_ms = meta->options.timeout_ms;
+    open.node = meta->config->node;
+    struct leader_call c = {
+        .op = OP_SESSION_OPEN,
+        .request = &open.base,
+        .reply_type = &tarn__session_open_reply__descriptor,
+        .give_up_ms = meta->options.give_up_ms,
+    };
+    int r = leader_call(meta, &c);
+    if (r < 0)
+        return r;
+    Tarn__SessionOpenReply *reply = (Tarn__SessionOpenReply *)c.reply;
+    meta->session = reply->session;
+    meta->granted_ms = reply->timeout_ms ? reply->timeout_ms : meta->options.timeout_ms;
+    meta->last_seq = 0;
+    meta->uuid_set = false;
+    tarn__session_open_reply__free_unpacked(reply, NULL);
+    return meta->session ? 0 : -E_PROTO;
+}
+
+/* Opens a session when there is none; fibers that come meanwhile wait for the first of them. */
+static int session_ensure(struct meta *meta)
+{
+    if (meta->session)
+        return 0;
+    int r = fiber_mutex_lock(&meta->opening);
+    if (r < 0)
+        return r;
+    bool tell = false;
+    if (!meta->session) {
+        r = session_open(meta);
+        tell = r == 0 && meta->was_lost;
+        if (r == 0)
+            meta->was_lost = false;
+    }
+    fiber_mutex_unlock(&meta->opening);
+    if (r == 0)
+        keeper_start(meta);
+    if (tell && meta->options.lost)
+        meta->options.lost(meta->options.arg);
+    return r;
+}
+
+static uint64_t acked(const struct meta *meta)
+{
+    list_foreach(&meta->changes, it) {
+        const struct change *change = list_entry(it, struct change, node);
+        if (change->session == meta->session)
+            return change->seq - 1;
+    }
+    return meta->last_seq;
+}
+
+static void ping(struct meta *meta, uint64_t interval_ms)
+{
+    uint64_t session = meta->session;
+    Tarn__Ctx ctx = TARN__CTX__INIT;
+    ctx.session = session;
+    ctx.acked = acked(meta);
+    Tarn__SessionPing request = TARN__SESSION_PING__INIT;
+    request.ctx = &ctx;
+    struct leader_call c = {
+        .op = OP_SESSION_PING,
+        .request = &request.base,
+        .session = session,
+        .give_up_ms = interval_ms,
+    };
+    if (leader_call(meta, &c) == -E_NO_SESSION)
+        session_lost(meta, session);
+}
+
+static uint64_t keeper_interval(const struct meta *meta)
+{
+    uint64_t ms = MAX(meta->granted_ms / 3, 1u);
+    return meta->waits.count ? MIN(ms, (uint64_t)LOCK_PING_MS) : ms;
+}
+
+static void keeper_run(void *arg)
+{
+    struct meta *meta = arg;
+    while (!meta->closing && !io_stopping(meta->io)) {
+        int r = session_ensure(meta);
+        if (r == -E_CANCELED)
+            break;
+        if (r == 0)
+            ping(meta, keeper_interval(meta));
+        if (meta->closing || (r == 0 && !meta->session))
+            continue; /* lost in that ping: open the next one now */
+        uint64_t wait_ms = r == 0 ? keeper_interval(meta) : PAUSE_MS_MAX;
+        if (fiber_queue_wait(&meta->keeper, wait_ms) == -E_CANCELED)
+            break;
+    }
+    fiber_group_done(&meta->fibers);
+}
+
+static void keeper_start(struct meta *meta)
+{
+    if (meta->keeper_runs || meta->closing)
+        return;
+    fiber_group_add(&meta->fibers);
+    if (fiber_spawn(meta->io, "meta-keeper", keeper_run, meta) < 0) {
+        fiber_group_done(&meta->fibers); /* the next change tries again */
+        return;
+    }
+    meta->keeper_runs = true;
+}
+
+/* ------------------------------------------------------------------ life */
+
+static void name_set(struct meta *meta, const char *name)
+{
+    snprintf(meta->name, sizeof meta->name, "%s", name ? name : "");
+    meta->options.name = meta->name;
+}
+
+static void meta_free(struct meta *meta)
+{
+    for (unsigned i = 0; i < meta->n_peers; i++)
+        rpc_client_destroy(meta->peers[i].rpc);
+    map_fini(&meta->waits);
+    meta->magic = 0;
+    free(meta);
+}
+
+int meta_connect(struct io *io, const struct config *config, const struct meta_options *options,
+                 struct meta **ret)
+{
+    if (config->n_meta == 0 || config->n_meta > CONFIG_META_MAX)
+        return -E_INVAL;
+    struct meta *meta = calloc(1, sizeof *meta);
+    if (!meta)
+        return -E_NOMEM;
+    meta->magic = META_MAGIC;
+    meta->io = io;
+    meta->config = config;
+    if (options)
+        meta->options = *options;
+    name_set(meta, meta->options.name);
+    if (!meta->options.timeout_ms)
+        meta->options.timeout_ms = TIMEOUT_MS_DEFAULT;
+    if (!meta->options.give_up_ms)
+        meta->options.give_up_ms = GIVE_UP_MS_DEFAULT;
+    list_init(&meta->changes);
+    for (unsigned i = 0; i < config->n_meta; i++) {
+        int r = peer_add(meta, config->meta[i]);
+        if (r < 0) {
+            meta_free(meta);
+            return r;
+        }
+    }
+    meta->leader = (unsigned)(io_random_u64(io) % meta->n_peers);
+    if (meta->options.push)
+        keeper_start(meta);
+    *ret = meta;
+    return 0;
+}
+
+static void session_end(struct meta *meta)
+{
+    if (!meta->session)
+        return;
+    Tarn__Ctx ctx = TARN__CTX__INIT;
+    ctx.session = meta->session;
+    ctx.seq = ++meta->last_seq;
+    ctx.acked = acked(meta);
+    Tarn__SessionEnd end = TARN__SESSION_END__INIT;
+    end.ctx = &ctx;
+    end.session = meta->session;
+    struct leader_call c = {
+        .op = OP_SESSION_END,
+        .request = &end.base,
+        .give_up_ms = END_MS,
+        .last_words = true,
+    };
+    int r = leader_call(meta, &c);
+    if (r < 0)
+        log_debug("session not ended (%s): it will time out", err_sentence(r));
+}
+
+void meta_disconnect(struct meta *meta)
+{
+    if (!meta)
+        return;
+    CHECK_MAGIC(meta, META_MAGIC);
+    meta->closing = true;
+    waits_wake(meta);
+    fiber_queue_wake_all(&meta->keeper);
+    fiber_queue_wake_all(&meta->room);
+    fiber_group_wait(&meta->fibers);
+    session_end(meta);
+    meta_free(meta);
+}
+
+uint64_t meta_session(const struct meta *meta)
+{
+    return meta->session;
+}
+
+/* ------------------------------------------------------------------ calls of the user */
+
+static int call_enter(struct meta *meta)
+{
+    while (meta->calls >= CALLS_MAX && !meta->closing) {
+        int r = fiber_queue_wait(&meta->room, 0);
+        if (r < 0)
+            return r;
+    }
+    if (meta->closing)
+        return -E_CANCELED;
+    meta->calls++;
+    fiber_group_add(&meta->fibers);
+    return 0;
+}
+
+static void call_leave(struct meta *meta)
+{
+    meta->calls--;
+    fiber_queue_wake_one(&meta->room);
+    fiber_group_done(&meta->fibers);
+}
+
+static int call_change(struct meta *meta, struct leader_call *c, Tarn__Ctx *ctx)
+{
+    int r = session_ensure(meta);
+    if (r < 0)
+        return r;
+    struct change change = {.session = meta->session, .seq = ++meta->last_seq};
+    list_append(&meta->changes, &change.node);
+    ctx->session = change.session;
+    ctx->seq = change.seq;
+    ctx->acked = acked(meta);
+    c->session = change.session;
+    r = leader_call(meta, c);
+    list_remove(&change.node);
+    if (r == -E_NO_SESSION)
+        session_lost(meta, change.session);
+    return r;
+}
+
+static int call_query(struct meta *meta, struct leader_call *c, Tarn__Ctx *ctx)
+{
+    ctx->session = meta->session;
+    int r = leader_call(meta, c);
+    if (r != -E_NO_SESSION || ctx->session == 0)
+        return r;
+    session_lost(meta, ctx->session);
+    ctx->session = 0;
+    return leader_call(meta, c);
+}
+
+int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
+              const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type,
+              void *ret_reply, char *detail)
+{
+    CHECK_MAGIC(meta, META_MAGIC);
+    if (detail)
+        detail[0] = '\0';
+    Tarn__Ctx ctx = TARN__CTX__INIT;
+    if (cred) {
+        ctx.uid = cred->uid;
+        ctx.gid = cred->gid;
+        ctx.n_groups = cred->n_groups;
+        ctx.groups = (uint32_t *)cred->groups;
+    }
+    struct leader_call c = {
+        .op = op,
+        .request = request,
+        .reply_type = ret_reply ? reply_type : NULL,
+        .give_up_ms = meta->options.give_up_ms,
+        .detail = detail,
+    };
+    int r = call_enter(meta);
+    if (r < 0)
+        return r;
+    if (ctx_field)
+        *ctx_field = &ctx;
+    bool change = op <= OP_META_CHANGE_LAST && ctx_field;
+    r = change ? call_change(meta, &c, &ctx) : call_query(meta, &c, &ctx);
+    if (ctx_field)
+        *ctx_field = NULL;
+    call_leave(meta);
+    if (r == 0 && ret_reply)
+        memcpy(ret_reply, &c.reply, sizeof c.reply);
+    return r;
+}
+
+/* ------------------------------------------------------------------ locks */
+
+uint64_t meta_lock_waiter(struct meta *meta)
+{
+    return ++meta->last_waiter;
+}
+
+static int lock_ask(struct meta *meta, Tarn__Lock *ask, const struct meta_cred *cred, bool *granted)
+{
+    Tarn__LockReply *reply = NULL;
+    int r = meta_call(meta, OP_LOCK, &ask->base, &ask->ctx, cred, &tarn__lock_reply__descriptor,
+                      &reply, NULL);
+    if (r < 0)
+        return r;
+    *granted = reply->granted;
+    bool queued = reply->queued;
+    tarn__lock_reply__free_unpacked(reply, NULL);
+    return *granted || queued ? 0 : -E_WOULDBLOCK;
+}
+
+/* Takes the request out of the queue. 0: the grant came first and is kept. */
+static int lock_give_up(struct meta *meta, const Tarn__Lock *lock, const struct meta_cred *cred)
+{
+    Tarn__LockCancel cancel = TARN__LOCK_CANCEL__INIT;
+    cancel.ino = lock->ino;
+    cancel.waiter = lock->waiter;
+    Tarn__LockReply *reply = NULL;
+    int r = meta_call(meta, OP_LOCK_CANCEL, &cancel.base, &cancel.ctx, cred,
+                      &tarn__lock_reply__descriptor, &reply, NULL);
+    if (r < 0)
+        return r;
+    bool granted = reply->granted;
+    tarn__lock_reply__free_unpacked(reply, NULL);
+    return granted ? 0 : -E_INTR;
+}
+
+static bool lock_undecided(const struct meta *meta, const struct lock_wait *wait, uint64_t epoch)
+{
+    return !wait->granted && !wait->interrupted && !meta->closing && meta->epoch == epoch &&
+           meta->session == wait->session;
+}
+
+static int lock_wait_run(struct meta *meta, struct lock_wait *wait, Tarn__Lock *ask,
+                         const struct meta_cred *cred)
+{
+    for (;;) {
+        uint64_t epoch = meta->epoch;
+        bool granted = false;
+        int r = lock_ask(meta, ask, cred, &granted);
+        if (r < 0 || granted)
+            return r;
+        fiber_queue_wake_all(&meta->keeper); /* it now pings more often */
+        r = 0;
+        while (r == 0 && lock_undecided(meta, wait, epoch))
+            r = fiber_queue_wait(&wait->queue, LOCK_ASK_AGAIN_MS);
+        if (wait->granted)
+            return wait->status;
+        if (meta->closing || r == -E_CANCELED)
+            return -E_CANCELED;
+        if (meta->session != wait->session)
+            return -E_NO_SESSION;
+        if (wait->interrupted)
+            return lock_give_up(meta, ask, cred);
+    }
+}
+
+int meta_lock(struct meta *meta, const Tarn__Lock *lock, const struct meta_cred *cred)
+{
+    Tarn__Lock ask = *lock;
+    if (!ask.wait) {
+        bool granted;
+        return lock_ask(meta, &ask, cred, &granted);
+    }
+    int r = session_ensure(meta);
+    if (r < 0)
+        return r;
+    struct lock_wait wait = {.waiter = ask.waiter, .session = meta->session};
+    CHECK(wait.waiter != 0 && !map_get(&meta->waits, wait.waiter));
+    r = map_put(&meta->waits, wait.waiter, &wait);
+    if (r < 0)
+        return r;
+    fiber_group_add(&meta->fibers);
+    r = lock_wait_run(meta, &wait, &ask, cred);
+    map_remove(&meta->waits, wait.waiter);
+    fiber_group_done(&meta->fibers);
+    return r;
+}
+
+void meta_lock_interrupt(struct meta *meta, uint64_t waiter)
+{
+    struct lock_wait *wait = map_get(&meta->waits, waiter);
+    if (!wait)
+        return;
+    wait->interrupted = true;
+    fiber_queue_wake_all(&wait->queue);
+}

@@ -1,0 +1,196 @@
+/* Descriptors of sealed chunks that a store on this machine passed to us. A sealed chunk never
+ * changes, so its descriptor stays right as long as it is kept; its bytes were verified by the store
+ * before it passed it, not at each read. */
+#include "store_internal.h"
+
+#include "common/check.h"
+#include "common/err.h"
+
+#include <unistd.h>
+
+#define PASS_TIMEOUT_MS 5000 /* the store may verify 64 MiB first */
+#define NO_FD_MS 5000        /* pause after a store did not pass one */
+
+struct store_fd {
+    struct list lru;
+    uint64_t chunk, generation;
+    int fd;
+    unsigned pins; /* reads under way: not closed meanwhile */
+};
+
+static void fd_drop(struct stores *stores, struct store_fd *entry)
+{
+    CHECK(entry->pins == 0);
+    map_remove(&stores->fds, entry->chunk);
+    list_remove(&entry->lru);
+    close(entry->fd);
+    free(entry);
+}
+
+void store_fds_fini(struct stores *stores)
+{
+    while (!list_empty(&stores->fd_lru))
+        fd_drop(stores, list_entry(stores->fd_lru.next, struct store_fd, lru));
+    map_fini(&stores->fds);
+}
+
+/* Room for one more; when all are in use by reads the bound is passed by as many as read. */
+static void fds_trim(struct stores *stores)
+{
+    struct list *at = stores->fd_lru.prev;
+    while (stores->fds.count >= STORE_FDS_MAX && at != &stores->fd_lru) {
+        struct store_fd *entry = list_entry(at, struct store_fd, lru);
+        at = at->prev;
+        if (entry->pins == 0)
+            fd_drop(stores, entry);
+    }
+}
+
+static struct store_fd *fd_kept(struct stores *stores, const Tarn__Extent *extent)
+{
+    struct store_fd *entry = map_get(&stores->fds, extent->chunk);
+    if (!entry || entry->generation < extent->generation)
+        return NULL;
+    list_remove(&entry->lru);
+    list_prepend(&stores->fd_lru, &entry->lru);
+    return entry;
+}
+
+/* Takes the descriptor over, also on failure. */
+static int fd_keep(struct stores *stores, uint64_t chunk, uint64_t generation, int fd,
+                   struct store_fd **ret)
+{
+    struct store_fd *entry = map_get(&stores->fds, chunk);
+    if (entry && entry->pins == 0)
+        fd_drop(stores, entry);
+    else if (entry) { /* of an older generation and being read */
+        close(fd);
+        return -E_NOTSUP;
+    }
+    fds_trim(stores);
+    entry = calloc(1, sizeof *entry);
+    if (!entry || map_put(&stores->fds, chunk, entry) < 0) {
+        free(entry);
+        close(fd);
+        return -E_NOMEM;
+    }
+    entry->chunk = chunk;
+    entry->generation = generation;
+    entry->fd = fd;
+    list_prepend(&stores->fd_lru, &entry->lru);
+    *ret = entry;
+    return 0;
+}
+
+static int pass(struct stores *stores, struct store_peer *peer, uint64_t chunk, uint64_t generation,
+                int *ret_fd)
+{
+    if (!peer->passer)
+        peer->passer = rpc_client_create(stores->io, peer->address, &stores->config->auth);
+    if (!peer->passer)
+        return -E_NOMEM;
+    Tarn__ChunkFd request = TARN__CHUNK_FD__INIT;
+    request.chunk = chunk;
+    request.generation = generation;
+    request.session = meta_session(stores->meta);
+    struct rpc_call call = {
+        .op = OP_CHUNK_FD,
+        .request = &request.base,
+        .epoch = request.session,
+        .timeout_ms = PASS_TIMEOUT_MS,
+        .reply_type = &tarn__chunk_fd_reply__descriptor,
+    };
+    int fd = -1;
+    int r = rpc_call_fd(peer->passer, &call, &fd);
+    bool sealed = r == 0 && ((const Tarn__ChunkFdReply *)call.reply)->sealed;
+    rpc_call_fini(&call);
+    if (r < 0)
+        return r;
+    if (!sealed) {
+        close(fd);
+        return -E_NOTSUP;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+static struct store_peer *near_socket(struct stores *stores, const Tarn__Extent *extent)
+{
+    for (size_t i = 0; i < extent->n_replicas; i++) {
+        const Tarn__Replica *replica = extent->replicas[i];
+        if (!replica->ready || !store_replica_has_socket(stores, replica))
+            continue;
+        struct store_peer *peer = store_peer_get(stores, replica->local);
+        if (peer && io_mono_ms(stores->io) >= peer->no_fd_until_ms)
+            return peer;
+    }
+    return NULL;
+}
+
+static int fd_ask(struct stores *stores, struct store_peer *peer, uint64_t chunk,
+                  uint64_t generation, struct store_fd **ret)
+{
+    int fd = -1;
+    int r = pass(stores, peer, chunk, generation, &fd);
+    if (r < 0) {
+        peer->no_fd_until_ms = io_mono_ms(stores->io) + NO_FD_MS;
+        return r == -E_CANCELED ? r : -E_NOTSUP;
+    }
+    return fd_keep(stores, chunk, generation, fd, ret);
+}
+
+static int fd_get(struct stores *stores, const Tarn__Extent *extent, struct store_fd **ret)
+{
+    if (extent->state != TARN__CHUNK_STATE__CHUNK_SEALED)
+        return -E_NOTSUP;
+    *ret = fd_kept(stores, extent);
+    if (*ret)
+        return 0;
+    struct store_peer *peer = near_socket(stores, extent);
+    if (!peer)
+        return -E_NOTSUP;
+    uint64_t chunk = extent->chunk, generation = extent->generation;
+    int r = fiber_mutex_lock(&peer->passing);
+    if (r < 0)
+        return r;
+    *ret = fd_kept(stores, extent); /* whoever held the mutex may have asked for the same */
+    r = *ret ? 0 : fd_ask(stores, peer, chunk, generation, ret);
+    fiber_mutex_unlock(&peer->passing);
+    return r;
+}
+
+int store_fd_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf,
+                  size_t n)
+{
+    struct store_fd *entry = NULL;
+    int r = fd_get(stores, extent, &entry);
+    if (r < 0)
+        return r == -E_CANCELED ? r : -E_NOTSUP;
+    entry->pins++;
+    uint8_t *at = buf;
+    size_t left = n;
+    int64_t got = 1;
+    while (left > 0) {
+        got = io_read_fd(stores->io, entry->fd, at, left, (int64_t)(offset + (n - left)));
+        if (got <= 0)
+            break;
+        at += got;
+        left -= (size_t)got;
+    }
+    entry->pins--;
+    if (got < 0)
+        return got == -E_CANCELED ? -E_CANCELED : -E_NOTSUP; /* the store reads or another copy */
+    memset(at, 0, left);
+    stores->counters.read_fd += n;
+    return 0;
+}
+
+int stores_fd(struct stores *stores, const Tarn__Extent *extent, int *ret_fd)
+{
+    struct store_fd *entry = NULL;
+    int r = fd_get(stores, extent, &entry);
+    if (r < 0)
+        return r;
+    *ret_fd = entry->fd;
+    return 0;
+}

@@ -1,0 +1,381 @@
+/* libtarn: each function packs its arguments into a call, runs it on the loop thread (tarn_loop.c) and
+ * translates the result. Reads of sealed local chunks do not go there: see "local parts" below. */
+#include "tarn_internal.h"
+
+#include "common/check.h"
+#include "common/err.h"
+#include "common/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <stdio.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LIST_PAGE 1000
+#define PATH_BYTES_MAX 4096
+
+/* ------------------------------------------------------------------ life */
+
+static int64_t open_run(struct loop_call *call)
+{
+    struct tarn *tarn = call->tarn;
+    char name[96];
+    snprintf(name, sizeof name, "%s (%d)", program_invocation_short_name, (int)getpid());
+    struct meta_options options = {.name = name};
+    int r = meta_connect(tarn->io, &tarn->config, &options, &tarn->meta);
+    if (r < 0)
+        return r;
+    r = stores_create(tarn->io, &tarn->config, tarn->meta, &tarn->stores);
+    if (r < 0)
+        return r;
+    Tarn__Where root = TARN__WHERE__INIT;
+    Tarn__Lookup lookup = TARN__LOOKUP__INIT;
+    lookup.where = &root;
+    return meta_call(tarn->meta, OP_LOOKUP, &lookup.base, &lookup.ctx, &meta_root, NULL, NULL,
+                     call->detail);
+}
+
+static int64_t close_run(struct loop_call *call)
+{
+    stores_destroy(call->tarn->stores);
+    meta_disconnect(call->tarn->meta);
+    return 0;
+}
+
+static int cred_take(struct tarn *tarn)
+{
+    tarn->cred.uid = geteuid();
+    tarn->cred.gid = getegid();
+    int n = getgroups(0, NULL);
+    if (n <= 0)
+        return 0;
+    tarn->groups = malloc((size_t)n * sizeof tarn->groups[0]);
+    if (!tarn->groups)
+        return -E_NOMEM;
+    _Static_assert(sizeof(gid_t) == sizeof tarn->groups[0], "groups are passed as they are");
+    n = getgroups(n, tarn->groups);
+    tarn->cred.n_groups = n > 0 ? (unsigned)n : 0;
+    tarn->cred.groups = tarn->groups;
+    return 0;
+}
+
+static void tarn_free(struct tarn *tarn)
+{
+    free(tarn->groups);
+    free(tarn);
+}
+
+int tarn_open(const char *config, struct tarn **ret)
+{
+    struct tarn *tarn = calloc(1, sizeof *tarn);
+    if (!tarn)
+        return public_error(-E_NOMEM, NULL, "open the cluster");
+    const char *why = NULL;
+    int r = config_load(config, &tarn->config, &why);
+    if (r == 0)
+        r = cred_take(tarn);
+    if (r == 0)
+        r = loop_start(tarn);
+    if (r < 0) {
+        tarn_free(tarn);
+        return public_error(r, why, "open the cluster");
+    }
+    struct loop_call call = {0};
+    r = (int)loop_call(tarn, &call, open_run);
+    if (r == 0) {
+        *ret = tarn;
+        return 0;
+    }
+    char addresses[CONFIG_META_MAX * 65] = "";
+    for (unsigned i = 0; i < tarn->config.n_meta; i++) {
+        strcat(addresses, i ? " " : "");
+        strcat(addresses, tarn->config.meta[i]);
+    }
+    int failed = public_error(r, call.detail, "reach the cluster at %s", addresses);
+    tarn_close(tarn);
+    return r == -E_UNAVAIL ? -ETIMEDOUT : failed;
+}
+
+void tarn_close(struct tarn *tarn)
+{
+    if (!tarn)
+        return;
+    struct loop_call call = {0};
+    loop_call(tarn, &call, close_run);
+    loop_stop(tarn);
+    tarn_free(tarn);
+}
+
+/* ------------------------------------------------------------------ paths and attributes */
+
+static struct timespec to_timespec(uint64_t ns)
+{
+    return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+}
+
+static mode_t type_bits(Tarn__FileType type)
+{
+    switch (type) {
+    case TARN__FILE_TYPE__FT_DIR:
+        return S_IFDIR;
+    case TARN__FILE_TYPE__FT_SYMLINK:
+        return S_IFLNK;
+    case TARN__FILE_TYPE__FT_FIFO:
+        return S_IFIFO;
+    case TARN__FILE_TYPE__FT_CHR:
+        return S_IFCHR;
+    case TARN__FILE_TYPE__FT_BLK:
+        return S_IFBLK;
+    case TARN__FILE_TYPE__FT_SOCK:
+        return S_IFSOCK;
+    default:
+        return S_IFREG;
+    }
+}
+
+void attr_to_stat(const Tarn__Attr *attr, struct stat *ret)
+{
+    *ret = (struct stat){
+        .st_ino = attr->ino,
+        .st_mode = type_bits(attr->type) | (attr->mode & 07777),
+        .st_nlink = attr->nlink,
+        .st_uid = attr->uid,
+        .st_gid = attr->gid,
+        .st_rdev = attr->rdev,
+        .st_size = (off_t)attr->size,
+        .st_blocks = (blkcnt_t)attr->blocks,
+        .st_blksize = 1 << 20,
+        .st_atim = to_timespec(attr->atime),
+        .st_mtim = to_timespec(attr->mtime),
+        .st_ctim = to_timespec(attr->ctime),
+    };
+}
+
+/* A path cut into the directory and the last component, for requests that name both. */
+struct split {
+    char text[PATH_BYTES_MAX];
+    const char *name;
+    Tarn__Where parent;
+};
+
+static int path_split(const char *path, struct split *ret)
+{
+    size_t len = strlen(path);
+    if (path[0] != '/')
+        return -E_INVAL;
+    while (len > 1 && path[len - 1] == '/')
+        len--;
+    if (len >= sizeof ret->text)
+        return -E_NAMETOOLONG;
+    memcpy(ret->text, path, len);
+    ret->text[len] = '\0';
+    char *slash = strrchr(ret->text, '/');
+    *slash = '\0';
+    ret->name = slash + 1;
+    tarn__where__init(&ret->parent);
+    ret->parent.path = ret->text;
+    return 0;
+}
+
+/* A request with one or two paths. */
+struct path_call {
+    struct loop_call call;
+    const char *path;
+    struct split at, to;
+    const char *target;
+    mode_t mode;
+    bool parents, directory;
+    struct stat *stat;
+};
+
+static int simple(struct path_call *c, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx)
+{
+    struct tarn *tarn = c->call.tarn;
+    return meta_call(tarn->meta, op, request, ctx, &tarn->cred, NULL, NULL, c->call.detail);
+}
+
+static int64_t stat_run(struct loop_call *call)
+{
+    struct path_call *c = container_of(call, struct path_call, call);
+    Tarn__Where where = TARN__WHERE__INIT;
+    where.path = (char *)c->path;
+    Tarn__Lookup request = TARN__LOOKUP__INIT;
+    request.where = &where;
+    Tarn__LookupReply *reply = NULL;
+    int r = meta_call(call->tarn->meta, OP_LOOKUP, &request.base, &request.ctx, &call->tarn->cred,
+                      &tarn__lookup_reply__descriptor, &reply, call->detail);
+    if (r < 0)
+        return r;
+    if (reply->attr)
+        attr_to_stat(reply->attr, c->stat);
+    else
+        r = -E_PROTO;
+    tarn__lookup_reply__free_unpacked(reply, NULL);
+    return r;
+}
+
+int tarn_stat(struct tarn *tarn, const char *path, struct stat *ret)
+{
+    struct path_call c = {.path = path, .stat = ret};
+    int r = path[0] == '/' ? (int)loop_call(tarn, &c.call, stat_run) : -E_INVAL;
+    return r < 0 ? public_error(r, c.call.detail, "stat %s", path) : 0;
+}
+
+static int64_t mkdir_run(struct loop_call *call)
+{
+    struct path_call *c = container_of(call, struct path_call, call);
+    Tarn__Create request = TARN__CREATE__INIT;
+    request.parent = &c->at.parent;
+    request.name = (char *)c->at.name;
+    request.type = TARN__FILE_TYPE__FT_DIR;
+    request.mode = c->mode;
+    request.parents = c->parents;
+    request.exclusive = !c->parents;
+    return simple(c, OP_CREATE, &request.base, &request.ctx);
+}
+
+int tarn_mkdir(struct tarn *tarn, const char *path, mode_t mode, bool parents)
+{
+    struct path_call c = {.mode = mode, .parents = parents};
+    int r = path_split(path, &c.at);
+    if (r == 0 && !c.at.name[0])
+        r = parents ? 0 : -E_EXIST; /* the root */
+    else if (r == 0)
+        r = (int)loop_call(tarn, &c.call, mkdir_run);
+    return r < 0 ? public_error(r, c.call.detail, "make the directory %s", path) : 0;
+}
+
+static int64_t unlink_run(struct loop_call *call)
+{
+    struct path_call *c = container_of(call, struct path_call, call);
+    Tarn__Unlink request = TARN__UNLINK__INIT;
+    request.parent = &c->at.parent;
+    request.name = (char *)c->at.name;
+    request.directory = c->directory;
+    request.prune = !c->directory;
+    return simple(c, OP_UNLINK, &request.base, &request.ctx);
+}
+
+static int remove_path(struct tarn *tarn, const char *path, bool directory)
+{
+    struct path_call c = {.directory = directory};
+    int r = path_split(path, &c.at);
+    if (r == 0)
+        r = c.at.name[0] ? (int)loop_call(tarn, &c.call, unlink_run) : -E_BUSY;
+    return r < 0 ? public_error(r, c.call.detail, "remove %s", path) : 0;
+}
+
+int tarn_unlink(struct tarn *tarn, const char *path)
+{
+    return remove_path(tarn, path, false);
+}
+
+int tarn_rmdir(struct tarn *tarn, const char *path)
+{
+    return remove_path(tarn, path, true);
+}
+
+static int64_t rename_run(struct loop_call *call)
+{
+    struct path_call *c = container_of(call, struct path_call, call);
+    Tarn__Rename request = TARN__RENAME__INIT;
+    request.from = &c->at.parent;
+    request.from_name = (char *)c->at.name;
+    request.to = &c->to.parent;
+    request.to_name = (char *)c->to.name;
+    return simple(c, OP_RENAME, &request.base, &request.ctx);
+}
+
+int tarn_rename(struct tarn *tarn, const char *from, const char *to)
+{
+    struct path_call c = {0};
+    int r = path_split(from, &c.at);
+    if (r == 0)
+        r = path_split(to, &c.to);
+    if (r == 0)
+        r = c.at.name[0] && c.to.name[0] ? (int)loop_call(tarn, &c.call, rename_run) : -E_INVAL;
+    return r < 0 ? public_error(r, c.call.detail, "rename %s to %s", from, to) : 0;
+}
+
+static int64_t symlink_run(struct loop_call *call)
+{
+    struct path_call *c = container_of(call, struct path_call, call);
+    Tarn__Create request = TARN__CREATE__INIT;
+    request.parent = &c->at.parent;
+    request.name = (char *)c->at.name;
+    request.type = TARN__FILE_TYPE__FT_SYMLINK;
+    request.mode = 0777;
+    request.target = (char *)c->target;
+    request.exclusive = true;
+    return simple(c, OP_CREATE, &request.base, &request.ctx);
+}
+
+int tarn_symlink(struct tarn *tarn, const char *target, const char *path)
+{
+    struct path_call c = {.target = target};
+    int r = path_split(path, &c.at);
+    if (r == 0)
+        r = c.at.name[0] ? (int)loop_call(tarn, &c.call, symlink_run) : -E_EXIST;
+    return r < 0 ? public_error(r, c.call.detail, "make the symbolic link %s", path) : 0;
+}
+
+/* ------------------------------------------------------------------ listing */
+
+struct list_call {
+    struct loop_call call;
+    const char *path, *after;
+    Tarn__ReadDirReply *reply;
+};
+
+static int64_t list_run(struct loop_call *call)
+{
+    struct list_call *c = container_of(call, struct list_call, call);
+    Tarn__Where where = TARN__WHERE__INIT;
+    where.path = (char *)c->path;
+    Tarn__ReadDir request = TARN__READ_DIR__INIT;
+    request.where = &where;
+    request.after = (char *)c->after;
+    request.max = LIST_PAGE;
+    request.attrs = true;
+    return meta_call(call->tarn->meta, OP_READDIR, &request.base, &request.ctx, &call->tarn->cred,
+                     &tarn__read_dir_reply__descriptor, &c->reply, call->detail);
+}
+
+/* The entries of one page. Returns fn's non-zero value or 0. */
+static int list_page(const Tarn__ReadDirReply *reply, tarn_entry_fn fn, void *arg)
+{
+    for (size_t i = 0; i < reply->n_entries; i++) {
+        struct stat st = {0};
+        if (reply->entries[i]->attr)
+            attr_to_stat(reply->entries[i]->attr, &st);
+        int r = fn(arg, reply->entries[i]->name, &st);
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+int tarn_list(struct tarn *tarn, const char *path, tarn_entry_fn fn, void *arg)
+{
+    char after[256] = "";
+    bool end = false;
+    int r = path[0] == '/' ? 0 : -E_INVAL;
+    while (r == 0 && !end) {
+        struct list_call c = {.path = path, .after = after};
+        r = (int)loop_call(tarn, &c.call, list_run);
+        if (r < 0)
+            return public_error(r, c.call.detail, "list %s", path);
+        int stop = list_page(c.reply, fn, arg);
+        size_t n = c.reply->n_entries;
+        end = c.reply->end || n == 0;
+        if (n > 0)
+            snprintf(after, sizeof after, "%s", c.reply->entries[n - 1]->name);
+        tarn__read_dir_reply__free_unpacked(c.reply, NULL);
+        if (stop != 0)
+            return stop;
+    }
+    return r < 0 ? public_error(r, NULL, "list %s", path) : 0;
+}

@@ -1,0 +1,386 @@
+/* Files and objects of the public library.
+ *
+ * Local parts: the loop thread tells which bytes of a file lie in a sealed chunk on this machine and
+ * gives a descriptor of its file. They are kept in the tarn_file under a lock that readers share; a
+ * read within one of them is one pread(2) by the calling thread. A part is used for PART_FRESH_MS
+ * and not after a change through this library; then the loop thread is asked again. */
+#include "tarn_internal.h"
+
+#include "common/err.h"
+
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
+#define PARTS_MAX 64 /* descriptors a file keeps: 4 GiB of full chunks */
+#define PART_FRESH_MS 1000
+
+struct part {
+    uint64_t from, to, fd_offset;
+    uint64_t until_ms;
+    unsigned change; /* of tarn.changes when it was taken */
+    int fd;
+};
+
+struct tarn_file {
+    struct tarn *tarn;
+    struct file *file;
+    int flags;
+    char *path;
+    atomic_uint *change;
+    pthread_rwlock_t lock;
+    struct part parts[PARTS_MAX]; /* under lock */
+    unsigned n_parts, next_part;  /* under lock */
+    atomic_uint hint;
+    atomic_ullong no_part_until_ms;
+};
+
+struct file_call {
+    struct loop_call call;
+    struct tarn_file *file;
+    const char *path;
+    int flags;
+    mode_t mode;
+    const void *data;
+    void *buf;
+    size_t n;
+    uint64_t offset;
+    bool want_part, has_part;
+    struct file_part part;
+};
+
+static struct file_call *file_call_of(struct loop_call *call)
+{
+    return container_of(call, struct file_call, call);
+}
+
+/* ------------------------------------------------------------------ open and close */
+
+static int create_and_open(struct file_call *c)
+{
+    struct tarn *tarn = c->call.tarn;
+    Tarn__Where parent = TARN__WHERE__INIT;
+    char *path = strdup(c->path);
+    if (!path)
+        return -E_NOMEM;
+    char *slash = strrchr(path, '/');
+    *slash = '\0';
+    parent.path = path;
+    Tarn__Create request = TARN__CREATE__INIT;
+    request.parent = &parent;
+    request.name = slash + 1;
+    request.type = TARN__FILE_TYPE__FT_FILE;
+    request.mode = c->mode & 07777;
+    request.exclusive = (c->flags & O_EXCL) != 0;
+    request.open = true;
+    request.open_flags = (uint32_t)c->flags;
+    Tarn__Entry *entry = NULL;
+    int r = meta_call(tarn->meta, OP_CREATE, &request.base, &request.ctx, &tarn->cred,
+                      &tarn__entry__descriptor, &entry, c->call.detail);
+    free(path);
+    if (r < 0)
+        return r;
+    r = entry->attr ? file_adopt(tarn->meta, tarn->stores, entry->attr, entry->handle,
+                                 (uint32_t)c->flags, &tarn->cred, &c->file->file)
+                    : -E_PROTO;
+    tarn__entry__free_unpacked(entry, NULL);
+    return r;
+}
+
+static int64_t file_open_run(struct loop_call *call)
+{
+    struct file_call *c = file_call_of(call);
+    struct tarn *tarn = call->tarn;
+    if (c->flags & O_CREAT)
+        return create_and_open(c);
+    Tarn__Where where = TARN__WHERE__INIT;
+    where.path = (char *)c->path;
+    return file_open(tarn->meta, tarn->stores, &where, (uint32_t)c->flags, &tarn->cred,
+                     &c->file->file);
+}
+
+static void tarn_file_free(struct tarn_file *file)
+{
+    for (unsigned i = 0; i < file->n_parts; i++)
+        close(file->parts[i].fd);
+    pthread_rwlock_destroy(&file->lock);
+    free(file->path);
+    free(file);
+}
+
+int tarn_file_open(struct tarn *tarn, const char *path, int flags, mode_t mode, struct tarn_file **ret)
+{
+    struct tarn_file *file = calloc(1, sizeof *file);
+    char *path_copy = strdup(path);
+    if (!file || !path_copy || path[0] != '/') {
+        free(path_copy);
+        free(file);
+        return public_error(path[0] == '/' ? -E_NOMEM : -E_INVAL, NULL, "open %s", path);
+    }
+    file->tarn = tarn;
+    file->flags = flags;
+    file->path = path_copy;
+    pthread_rwlock_init(&file->lock, NULL);
+    struct file_call c = {.file = file, .path = path, .flags = flags, .mode = mode};
+    int r = (int)loop_call(tarn, &c.call, file_open_run);
+    if (r < 0) {
+        tarn_file_free(file);
+        return public_error(r, c.call.detail, "open %s", path);
+    }
+    file->change = &tarn->changes[file_ino(file->file) % CHANGE_SLOTS];
+    *ret = file;
+    return 0;
+}
+
+static int64_t file_close_run(struct loop_call *call)
+{
+    return file_close(file_call_of(call)->file->file);
+}
+
+int tarn_file_close(struct tarn_file *file)
+{
+    struct file_call c = {.file = file};
+    int r = (int)loop_call(file->tarn, &c.call, file_close_run);
+    int failed = r < 0 ? public_error(r, c.call.detail, "close %s", file->path) : 0;
+    tarn_file_free(file);
+    return failed;
+}
+
+/* ------------------------------------------------------------------ local parts */
+
+static uint64_t now_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+    return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
+}
+
+static bool part_covers(const struct part *part, uint64_t offset, size_t n)
+{
+    return offset >= part->from && offset < part->to && n <= part->to - offset;
+}
+
+/* Under the lock. */
+static const struct part *part_find(struct tarn_file *file, uint64_t offset, size_t n)
+{
+    unsigned hint = atomic_load_explicit(&file->hint, memory_order_relaxed);
+    if (hint < file->n_parts && part_covers(&file->parts[hint], offset, n))
+        return &file->parts[hint];
+    for (unsigned i = 0; i < file->n_parts; i++) {
+        if (!part_covers(&file->parts[i], offset, n))
+            continue;
+        atomic_store_explicit(&file->hint, i, memory_order_relaxed);
+        return &file->parts[i];
+    }
+    return NULL;
+}
+
+/* True when all n bytes came from a local part. */
+static bool part_read(struct tarn_file *file, void *buf, size_t n, uint64_t offset)
+{
+    bool done = false;
+    pthread_rwlock_rdlock(&file->lock);
+    const struct part *part = part_find(file, offset, n);
+    if (part && part->change == atomic_load(file->change) && now_ms() < part->until_ms)
+        done = pread(part->fd, buf, n, (off_t)(part->fd_offset + (offset - part->from))) == (ssize_t)n;
+    pthread_rwlock_unlock(&file->lock);
+    return done;
+}
+
+/* Takes the descriptor over; the part replaces what it overlaps, or the oldest. */
+static void part_keep(struct tarn_file *file, const struct file_part *got, unsigned change)
+{
+    struct part part = {.from = got->offset, .to = got->offset + got->length, .fd = got->fd};
+    part.fd_offset = got->fd_offset;
+    part.change = change;
+    part.until_ms = now_ms() + PART_FRESH_MS;
+    pthread_rwlock_wrlock(&file->lock);
+    unsigned at = file->n_parts;
+    for (unsigned i = 0; i < file->n_parts; i++)
+        if (file->parts[i].from < part.to && part.from < file->parts[i].to)
+            at = i;
+    if (at == PARTS_MAX)
+        at = file->next_part++ % PARTS_MAX;
+    if (at < file->n_parts)
+        close(file->parts[at].fd);
+    else
+        file->n_parts++;
+    file->parts[at] = part;
+    pthread_rwlock_unlock(&file->lock);
+}
+
+/* ------------------------------------------------------------------ reads and writes */
+
+static int64_t pread_run(struct loop_call *call)
+{
+    struct file_call *c = file_call_of(call);
+    int64_t got = file_read(c->file->file, c->buf, c->n, c->offset);
+    if (got > 0 && c->want_part)
+        c->has_part = file_local_part(c->file->file, c->offset, &c->part) == 0;
+    return got;
+}
+
+ssize_t tarn_pread(struct tarn_file *file, void *buf, size_t n, off_t offset)
+{
+    if (offset < 0 || (file->flags & O_ACCMODE) == O_WRONLY)
+        return public_error(offset < 0 ? -E_INVAL : -E_BADF, NULL, "read %s", file->path);
+    if (part_read(file, buf, n, (uint64_t)offset))
+        return (ssize_t)n;
+    struct file_call c = {.file = file, .buf = buf, .n = n, .offset = (uint64_t)offset};
+    unsigned change = atomic_load(file->change);
+    c.want_part = now_ms() >= atomic_load(&file->no_part_until_ms);
+    int64_t got = loop_call(file->tarn, &c.call, pread_run);
+    if (c.has_part)
+        part_keep(file, &c.part, change);
+    else if (c.want_part)
+        atomic_store(&file->no_part_until_ms, now_ms() + PART_FRESH_MS);
+    return got < 0 ? public_error((int)got, c.call.detail, "read %s", file->path) : (ssize_t)got;
+}
+
+static int64_t pwrite_run(struct loop_call *call)
+{
+    struct file_call *c = file_call_of(call);
+    bool to_end = (c->file->flags & O_APPEND) != 0;
+    return file_write(c->file->file, c->data, c->n, c->offset, to_end);
+}
+
+ssize_t tarn_pwrite(struct tarn_file *file, const void *buf, size_t n, off_t offset)
+{
+    if (offset < 0 || n > SSIZE_MAX)
+        return public_error(-E_INVAL, NULL, "write %s", file->path);
+    struct file_call c = {.file = file, .data = buf, .n = n, .offset = (uint64_t)offset};
+    atomic_fetch_add(file->change, 1); /* before and after: a part taken in between is not used */
+    int r = (int)loop_call(file->tarn, &c.call, pwrite_run);
+    atomic_fetch_add(file->change, 1);
+    return r < 0 ? public_error(r, c.call.detail, "write %s", file->path) : (ssize_t)n;
+}
+
+static int64_t fsync_run(struct loop_call *call)
+{
+    return file_sync(file_call_of(call)->file->file);
+}
+
+int tarn_fsync(struct tarn_file *file)
+{
+    struct file_call c = {.file = file};
+    int r = (int)loop_call(file->tarn, &c.call, fsync_run);
+    return r < 0 ? public_error(r, c.call.detail, "sync %s", file->path) : 0;
+}
+
+static int64_t ftruncate_run(struct loop_call *call)
+{
+    struct file_call *c = file_call_of(call);
+    return file_truncate(c->file->file, c->offset);
+}
+
+int tarn_ftruncate(struct tarn_file *file, off_t size)
+{
+    if (size < 0)
+        return public_error(-E_INVAL, NULL, "truncate %s", file->path);
+    struct file_call c = {.file = file, .offset = (uint64_t)size};
+    atomic_fetch_add(file->change, 1);
+    int r = (int)loop_call(file->tarn, &c.call, ftruncate_run);
+    atomic_fetch_add(file->change, 1);
+    return r < 0 ? public_error(r, c.call.detail, "truncate %s", file->path) : 0;
+}
+
+/* ------------------------------------------------------------------ objects */
+
+struct tarn_put {
+    struct tarn *tarn;
+    struct put *put;
+    char *path;
+};
+
+struct put_call {
+    struct loop_call call;
+    struct tarn_put *put;
+    mode_t mode;
+    unsigned copies;
+    const void *data;
+    size_t n;
+};
+
+static struct put_call *put_call_of(struct loop_call *call)
+{
+    return container_of(call, struct put_call, call);
+}
+
+static int64_t put_begin_run(struct loop_call *call)
+{
+    struct put_call *c = put_call_of(call);
+    struct tarn *tarn = call->tarn;
+    struct put_options options = {
+        .cred = &tarn->cred,
+        .path = c->put->path + strspn(c->put->path, "/"),
+        .mode = c->mode & 07777,
+        .copies = c->copies,
+    };
+    tarn__where__init(&options.parent);
+    return put_begin(tarn->meta, tarn->stores, &options, &c->put->put);
+}
+
+static void tarn_put_free(struct tarn_put *put)
+{
+    free(put->path);
+    free(put);
+}
+
+int tarn_put_begin(struct tarn *tarn, const char *path, mode_t mode, unsigned copies, struct tarn_put **ret)
+{
+    if (path[0] != '/' || path[strspn(path, "/")] == '\0')
+        return public_error(-E_INVAL, NULL, "put %s", path);
+    struct tarn_put *put = calloc(1, sizeof *put);
+    if (!put)
+        return public_error(-E_NOMEM, NULL, "put %s", path);
+    put->tarn = tarn;
+    put->path = strdup(path);
+    struct put_call c = {.put = put, .mode = mode, .copies = copies};
+    int r = put->path ? (int)loop_call(tarn, &c.call, put_begin_run) : -E_NOMEM;
+    if (r < 0) {
+        tarn_put_free(put);
+        return public_error(r, c.call.detail, "put %s", path);
+    }
+    *ret = put;
+    return 0;
+}
+
+static int64_t put_write_run(struct loop_call *call)
+{
+    struct put_call *c = put_call_of(call);
+    return put_write(c->put->put, c->data, c->n);
+}
+
+int tarn_put_write(struct tarn_put *put, const void *buf, size_t n)
+{
+    struct put_call c = {.put = put, .data = buf, .n = n};
+    int r = (int)loop_call(put->tarn, &c.call, put_write_run);
+    return r < 0 ? public_error(r, c.call.detail, "put %s", put->path) : 0;
+}
+
+static int64_t put_commit_run(struct loop_call *call)
+{
+    return put_commit(put_call_of(call)->put->put, NULL, 0, NULL, 0, NULL);
+}
+
+int tarn_put_commit(struct tarn_put *put)
+{
+    struct put_call c = {.put = put};
+    int r = (int)loop_call(put->tarn, &c.call, put_commit_run);
+    int failed = r < 0 ? public_error(r, c.call.detail, "put %s", put->path) : 0;
+    tarn_put_free(put);
+    return failed;
+}
+
+static int64_t put_abort_run(struct loop_call *call)
+{
+    put_abort(put_call_of(call)->put->put);
+    return 0;
+}
+
+void tarn_put_abort(struct tarn_put *put)
+{
+    struct put_call c = {.put = put};
+    loop_call(put->tarn, &c.call, put_abort_run);
+    tarn_put_free(put);
+}

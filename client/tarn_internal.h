@@ -1,0 +1,44 @@
+/* What the parts of the public library share: tarn_loop.c (the thread behind it, errors), tarn.c (tree,
+ * files, objects), tarn_locate.c. Nobody else includes it. */
+#ifndef TARN_CLIENT_TARN_INTERNAL_H
+#define TARN_CLIENT_TARN_INTERNAL_H
+
+#include "include/tarn.h"
+
+#include "common/base.h"
+#include "object.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define CHANGE_SLOTS 256
+
+struct tarn {
+    struct config config;
+    struct io *io;
+    pthread_t thread;
+    struct meta *meta;
+    struct stores *stores;
+    struct meta_cred cred;
+    uint32_t *groups;
+    /* Changes made through this library, by inode number modulo: descriptors that were taken
+     * before one are not read any more. */
+    atomic_uint changes[CHANGE_SLOTS];
+};
+
+/* One call of the user, carried out by a fiber of the loop thread while his thread waits. `run`
+ * returns >= 0 or a code; detail: the server's words. Embedded at the start of each call's struct. */
+struct loop_call {
+    int64_t (*run)(struct loop_call *call);
+    struct tarn *tarn;
+    char detail[160];
+};
+int64_t loop_call(struct tarn *tarn, struct loop_call *call, int64_t (*run)(struct loop_call *call));
+int loop_start(struct tarn *tarn); /* thread and io */
+void loop_stop(struct tarn *tarn);
+
+/* Remembers the sentence "cannot WHAT PATH: why" and gives -errno. */
+int public_error(int err, const char *detail, const char *fmt, ...) _printf_(3, 4);
+void attr_to_stat(const Tarn__Attr *attr, struct stat *ret);
+
+#endif
