@@ -1,0 +1,442 @@
+/*    joining ──joined──> inventory ──told──> beating ──┐
+ *       ^                                      │  ^────┘ every interval, or at once when a task ended
+ *       └────────── the service does not know us ┘
+ * A call that fails is repeated, at the next replica; the state stays. */
+#include "beat.h"
+
+#include "put.h"
+#include "rebuild.h"
+#include "meta.pb-c.h"
+#include "common/check.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "proto/ops.h"
+
+#include <stdio.h>
+
+struct beat {
+    struct store *store;
+    char leader[64];      /* whom to ask first; empty = meta[next_meta] */
+    unsigned next_meta;
+    uint64_t epoch;
+    uint64_t interval_ms;
+    bool closing, told_silence;
+    struct fiber_queue wake, copy_room;
+    struct fiber_group fibers;
+    struct list tasks;    /* struct task: under way or done and not yet told */
+    unsigned n_tasks, n_copies;
+};
+
+struct task {
+    struct list link;
+    struct beat *beat;
+    Tarn__NodeBeatReply *owner; /* keeps `message` */
+    const Tarn__ChunkTask *message;
+    bool done;
+    Tarn__ChunkTaskDone result;
+};
+
+/* ------------------------------------------------------------------ calling the leader */
+static void follow(struct beat *b, int err, const struct rpc_call *call)
+{
+    if (err == -E_NOT_LEADER && call->leader[0] != '\0') {
+        snprintf(b->leader, sizeof b->leader, "%s", call->leader);
+        return;
+    }
+    b->leader[0] = '\0';
+    b->next_meta = (b->next_meta + 1) % b->store->n_meta;
+}
+
+static bool elsewhere(int err)
+{
+    return err == -E_NOT_LEADER || err == -E_CONN || err == -E_TIMEOUT || err == -E_UNAVAIL || err == -E_NOMEM;
+}
+
+/* One request to the leader, looking for it at each replica once and once by redirect. */
+static int ask(struct beat *b, unsigned op, const ProtobufCMessage *request, const ProtobufCMessageDescriptor *type,
+               ProtobufCMessage **ret)
+{
+    struct store *s = b->store;
+    int err = -E_CONN;
+    for (unsigned i = 0; i < 2 * s->n_meta && !b->closing; i++) {
+        const char *address = b->leader[0] != '\0' ? b->leader : s->meta[b->next_meta];
+        struct rpc_client *client = store_peer(s, address);
+        struct rpc_call call = {.op = op, .request = request, .reply_type = type, .timeout_ms = BEAT_CALL_TIMEOUT_MS};
+        uint64_t sent_ms = io_mono_ms(s->io);
+        err = client == NULL ? -E_NOMEM : rpc_call(client, &call);
+        if (err == 0) {
+            s->contact_ms = MAX(sent_ms, (uint64_t)1);
+            *ret = call.reply;
+            call.reply = NULL;
+            rpc_call_fini(&call);
+            return 0;
+        }
+        if (elsewhere(err))
+            follow(b, err, &call);
+        rpc_call_fini(&call);
+        if (!elsewhere(err))
+            return err;
+    }
+    return err;
+}
+
+static void pause_for(struct beat *b, uint64_t ms)
+{
+    if (!b->closing)
+        (void)fiber_queue_wait(&b->wake, ms);
+}
+
+/* ------------------------------------------------------------------ join, inventory */
+static int join(struct beat *b)
+{
+    struct store *s = b->store;
+    Tarn__Node node = TARN__NODE__INIT;
+    Tarn__NodeJoin request = TARN__NODE_JOIN__INIT;
+    ProtobufCMessage *answer;
+    node.id = s->volume->super.node != 0 ? s->volume->super.node : s->node_wanted;
+    node.host = s->host;
+    node.rack = s->rack;
+    node.address = s->address;
+    node.local = s->local;
+    node.machine = s->machine;
+    int err = volume_space(s->volume, &node.total, &node.free);
+    if (err != 0)
+        return err;
+    node.chunks = volume_chunks(s->volume);
+    request.node = &node;
+    request.uuid = (ProtobufCBinaryData){16, s->volume->super.uuid};
+    err = ask(b, OP_NODE_JOIN, &request.base, &tarn__node_join_reply__descriptor, &answer);
+    if (err != 0)
+        return err;
+    const Tarn__NodeJoinReply *reply = (const Tarn__NodeJoinReply *)answer;
+    b->epoch = reply->epoch;
+    err = volume_set_node(s->volume, reply->id, reply->disk);
+    if (err == 0)
+        log_info("node %u disk %u at %s joined", reply->id, reply->disk, s->address);
+    protobuf_c_message_free_unpacked(answer, NULL);
+    return err;
+}
+
+static int delete_chunk(struct store *s, uint64_t chunk, uint64_t generation)
+{
+    struct held held;
+    int err = store_hold_all(s, chunk, false, true, &held);
+    if (err != 0)
+        return err == -E_NOENT ? 0 : err;
+    /* A newer generation has come since: this is not the chunk that was meant. */
+    if (held.chunk->generation <= generation)
+        err = volume_delete(s->volume, held.chunk);
+    store_release(s, &held);
+    return err;
+}
+
+struct inventory {
+    Tarn__ChunkHeld *items, **pointers;
+    size_t n;
+};
+
+static int inventory_send(struct beat *b, struct inventory *inventory)
+{
+    struct store *s = b->store;
+    Tarn__NodeInventory request = TARN__NODE_INVENTORY__INIT;
+    ProtobufCMessage *answer;
+    request.node = s->volume->super.node;
+    request.epoch = b->epoch;
+    request.n_chunks = inventory->n;
+    request.chunks = inventory->pointers;
+    int err = ask(b, OP_NODE_INVENTORY, &request.base, &tarn__node_inventory_reply__descriptor, &answer);
+    if (err != 0)
+        return err;
+    const Tarn__NodeInventoryReply *reply = (const Tarn__NodeInventoryReply *)answer;
+    for (size_t i = 0; i < reply->n_unknown && err == 0; i++)
+        err = delete_chunk(s, reply->unknown[i], UINT64_MAX);
+    if (reply->n_unknown > 0)
+        log_info("%zu chunks were unknown to the cluster and are deleted", reply->n_unknown);
+    protobuf_c_message_free_unpacked(answer, NULL);
+    inventory->n = 0;
+    return err;
+}
+
+static void inventory_add(struct inventory *inventory, const struct chunk *c)
+{
+    Tarn__ChunkHeld *item = &inventory->items[inventory->n];
+    tarn__chunk_held__init(item);
+    item->chunk = c->id;
+    item->generation = c->generation;
+    item->length = c->length;
+    item->sealed = (c->flags & CHUNK_SEALED) != 0;
+    inventory->pointers[inventory->n++] = item;
+}
+
+/* The ids first: the table changes while pieces are sent. */
+static int ids_snapshot(struct store *s, uint64_t **ret, size_t *ret_n)
+{
+    struct map *chunks = &s->volume->index.chunks;
+    uint64_t *ids = malloc(MAX(chunks->count, (size_t)1) * sizeof *ids), id;
+    size_t at = 0, n = 0;
+    void *value;
+    if (ids == NULL)
+        return -E_NOMEM;
+    while (map_next(chunks, &at, &id, &value))
+        if (chunk_is_real(value) && (((struct chunk *)value)->flags & CHUNK_PARTIAL) == 0)
+            ids[n++] = id;
+    *ret = ids;
+    *ret_n = n;
+    return 0;
+}
+
+static int inventory(struct beat *b)
+{
+    struct store *s = b->store;
+    _cleanup_free_ uint64_t *ids = NULL;
+    _cleanup_free_ Tarn__ChunkHeld *items = calloc(BEAT_INVENTORY_PIECE, sizeof *items);
+    _cleanup_free_ Tarn__ChunkHeld **pointers = calloc(BEAT_INVENTORY_PIECE, sizeof *pointers);
+    struct inventory piece = {.items = items, .pointers = pointers};
+    size_t n;
+    int err = items == NULL || pointers == NULL ? -E_NOMEM : ids_snapshot(s, &ids, &n);
+    for (size_t i = 0; err == 0 && i < n; i++) {
+        struct chunk *c = map_get(&s->volume->index.chunks, ids[i]);
+        if (c != NULL)
+            inventory_add(&piece, c);
+        if (piece.n == BEAT_INVENTORY_PIECE)
+            err = inventory_send(b, &piece);
+    }
+    if (err == 0 && piece.n > 0)
+        err = inventory_send(b, &piece);
+    return err;
+}
+
+/* ------------------------------------------------------------------ tasks */
+static int task_seal(struct store *s, const Tarn__ChunkTask *message, Tarn__ChunkTaskDone *result)
+{
+    struct held held;
+    int err = store_hold_all(s, message->chunk, message->length == 0, true, &held);
+    if (err != 0)
+        return err;
+    err = put_seal(s->volume, held.chunk, message->generation, message->length);
+    result->length = held.chunk->length;
+    result->digest = err == 0 ? chunk_digest(held.chunk) : 0;
+    store_release(s, &held);
+    return err;
+}
+
+static int task_copy(struct beat *b, const Tarn__ChunkTask *message, Tarn__ChunkTaskDone *result)
+{
+    while (b->n_copies >= BEAT_COPIES_MAX) {
+        int err = fiber_queue_wait(&b->copy_room, 0);
+        if (err != 0)
+            return err;
+    }
+    if (b->closing)
+        return -E_CANCELED;
+    b->n_copies++;
+    int err = rebuild_copy(b->store, message, &result->length, &result->digest);
+    b->n_copies--;
+    fiber_queue_wake_one(&b->copy_room);
+    return err;
+}
+
+static void task_run(void *arg)
+{
+    struct task *task = arg;
+    struct beat *b = task->beat;
+    const Tarn__ChunkTask *message = task->message;
+    int err;
+    switch (message->kind) {
+    case TARN__CHUNK_TASK__KIND__DELETE:
+        err = delete_chunk(b->store, message->chunk, message->generation);
+        break;
+    case TARN__CHUNK_TASK__KIND__SEAL:
+        err = task_seal(b->store, message, &task->result);
+        break;
+    case TARN__CHUNK_TASK__KIND__COPY:
+        err = task_copy(b, message, &task->result);
+        break;
+    default:
+        err = -E_NOTSUP;
+    }
+    if (err != 0 && err != -E_CANCELED)
+        log_warn("task %llu (kind %d) on chunk %llx: %s", (unsigned long long)message->id, (int)message->kind,
+                 (unsigned long long)message->chunk, err_sentence(err));
+    task->result.status = err_to_wire(err);
+    task->done = true;
+    fiber_queue_wake_one(&b->wake);
+    fiber_group_done(&b->fibers);
+}
+
+static bool task_is_known(const struct beat *b, uint64_t id)
+{
+    list_foreach(&b->tasks, it)
+        if (list_entry(it, struct task, link)->result.id == id)
+            return true;
+    return false;
+}
+
+static void task_free(struct task *task)
+{
+    list_remove(&task->link);
+    task->beat->n_tasks--;
+    protobuf_c_message_free_unpacked(&task->owner->base, NULL);
+    free(task);
+}
+
+/* A copy of the message of its own: the reply goes away before the task ends. */
+static Tarn__NodeBeatReply *task_message(Tarn__ChunkTask *message)
+{
+    Tarn__NodeBeatReply one = TARN__NODE_BEAT_REPLY__INIT;
+    one.n_tasks = 1;
+    one.tasks = &message;
+    size_t size = tarn__node_beat_reply__get_packed_size(&one);
+    _cleanup_free_ uint8_t *packed = malloc(size);
+    if (packed == NULL)
+        return NULL;
+    tarn__node_beat_reply__pack(&one, packed);
+    return tarn__node_beat_reply__unpack(NULL, size, packed);
+}
+
+static void task_start(struct beat *b, Tarn__ChunkTask *message)
+{
+    if (b->n_tasks >= BEAT_TASKS_MAX || task_is_known(b, message->id))
+        return;
+    struct task *task = calloc(1, sizeof *task);
+    if (task == NULL)
+        return;
+    list_init(&task->link);
+    task->beat = b;
+    task->owner = task_message(message);
+    tarn__chunk_task_done__init(&task->result);
+    b->n_tasks++;
+    list_append(&b->tasks, &task->link);
+    if (task->owner == NULL) {
+        list_remove(&task->link);
+        b->n_tasks--;
+        free(task);
+        return;
+    }
+    task->message = task->owner->tasks[0];
+    task->result.id = message->id;
+    task->result.chunk = message->chunk;
+    task->result.generation = message->generation;
+    task->result.kind = message->kind;
+    fiber_group_add(&b->fibers);
+    if (fiber_spawn(b->store->io, "task", task_run, task) != 0) {
+        fiber_group_done(&b->fibers);
+        task_free(task);
+    }
+}
+
+/* ------------------------------------------------------------------ beats */
+static bool any_done(const struct beat *b)
+{
+    list_foreach(&b->tasks, it)
+        if (list_entry(it, struct task, link)->done)
+            return true;
+    return false;
+}
+
+static void forget_told(struct beat *b, const Tarn__NodeBeat *request)
+{
+    for (size_t i = 0; i < request->n_done; i++)
+        task_free(container_of(request->done[i], struct task, result));
+}
+
+static int beat_once(struct beat *b)
+{
+    struct store *s = b->store;
+    Tarn__ChunkTaskDone *done[BEAT_DONE_MAX];
+    Tarn__NodeBeat request = TARN__NODE_BEAT__INIT;
+    ProtobufCMessage *answer;
+    request.node = s->volume->super.node;
+    request.epoch = b->epoch;
+    request.chunks = volume_chunks(s->volume);
+    request.queue = s->requests;
+    request.done = done;
+    int err = volume_space(s->volume, &request.total, &request.free);
+    if (err != 0)
+        return err;
+    list_foreach(&b->tasks, it) {
+        struct task *task = list_entry(it, struct task, link);
+        if (task->done && request.n_done < BEAT_DONE_MAX)
+            done[request.n_done++] = &task->result;
+    }
+    err = ask(b, OP_NODE_BEAT, &request.base, &tarn__node_beat_reply__descriptor, &answer);
+    if (err != 0)
+        return err;
+    forget_told(b, &request);
+    Tarn__NodeBeatReply *reply = (Tarn__NodeBeatReply *)answer;
+    if (reply->interval_ms != 0)
+        b->interval_ms = MIN((uint64_t)reply->interval_ms, (uint64_t)STORE_DOUBT_MS / 2);
+    for (size_t i = 0; i < reply->n_tasks; i++)
+        task_start(b, reply->tasks[i]);
+    protobuf_c_message_free_unpacked(answer, NULL);
+    return 0;
+}
+
+static bool does_not_know_us(int err)
+{
+    return err == -E_NOENT || err == -E_STALE || err == -E_INVAL;
+}
+
+static void tell_silence(struct beat *b, int err)
+{
+    if (err != 0 && !b->told_silence && err != -E_CANCELED)
+        log_warn("no contact with the metadata service: %s; trying again", err_sentence(err));
+    if (err == 0 && b->told_silence)
+        log_info("contact with the metadata service is back");
+    b->told_silence = err != 0;
+}
+
+static void beat_run(void *arg)
+{
+    struct beat *b = arg;
+    bool joined = false, told = false;
+    while (!b->closing && !io_stopping(b->store->io)) {
+        int err;
+        if (!joined) {
+            err = join(b);
+            joined = err == 0;
+            told = false;
+        } else if (!told) {
+            err = inventory(b);
+            told = err == 0;
+        } else {
+            err = beat_once(b);
+            if (err == 0 && !any_done(b))
+                pause_for(b, b->interval_ms);
+        }
+        tell_silence(b, err);
+        if (does_not_know_us(err))
+            joined = false;
+        if (err != 0)
+            pause_for(b, BEAT_RETRY_MS);
+    }
+    fiber_group_done(&b->fibers);
+}
+
+int beat_start(struct store *s, struct beat **ret)
+{
+    struct beat *b = calloc(1, sizeof *b);
+    if (b == NULL)
+        return -E_NOMEM;
+    *b = (struct beat){.store = s, .interval_ms = BEAT_INTERVAL_MS};
+    list_init(&b->tasks);
+    fiber_group_add(&b->fibers);
+    int err = fiber_spawn(s->io, "beat", beat_run, b);
+    if (err != 0) {
+        free(b);
+        return err;
+    }
+    *ret = b;
+    return 0;
+}
+
+void beat_stop(struct beat *b)
+{
+    b->closing = true;
+    fiber_queue_wake_all(&b->wake);
+    fiber_queue_wake_all(&b->copy_room);
+    fiber_group_wait(&b->fibers);
+    list_foreach_safe(&b->tasks, it, next)
+        task_free(list_entry(it, struct task, link));
+    free(b);
+}

@@ -1,0 +1,288 @@
+/* The requests. Every change goes the same way: bounds, may we order it, hold the cells, refuse what
+ * is stale, send it on to the other members and carry it out here at the same time, answer when all
+ * have it. Each may be repeated with the same effect. */
+#include "ops.h"
+
+#include "forward.h"
+#include "get.h"
+#include "handover.h"
+#include "put.h"
+#include "rebuild.h"
+#include "store.h"
+#include "common/err.h"
+#include "proto/ops.h"
+
+static int enter(struct store *s)
+{
+    if (s->requests >= STORE_REQUESTS_MAX)
+        return -E_BUSY;
+    s->requests++;
+    return 0;
+}
+
+static void leave(struct store *s)
+{
+    s->requests--;
+}
+
+/* Nothing is sent on when the chunk here already refuses it. */
+static int refuse_stale(const struct chunk *c, uint64_t generation)
+{
+    if ((c->flags & (CHUNK_SEALED | CHUNK_PARTIAL)) != 0 || generation < c->generation)
+        return -E_STALE;
+    return 0;
+}
+
+static int may_order(struct store *s, struct rpc_request *request, bool forwarded)
+{
+    int err = forwarded ? 0 : store_may_order(s);
+    return err == 0 ? 0 : rpc_reply_error(request, err, NULL, "this store has no contact with the metadata service");
+}
+
+static int answer(struct rpc_request *request, int err, Tarn__ChunkPutReply *reply)
+{
+    return err != 0 ? err : rpc_reply(request, &reply->base);
+}
+
+/* ------------------------------------------------------------------ put */
+static int put_held(struct store *s, struct rpc_request *request, const Tarn__ChunkPut *m, const struct put *put)
+{
+    struct held held;
+    struct iovec payload = {request->payload, request->payload_len};
+    struct forward forward;
+    Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
+    int err = store_hold_bytes(s, m->chunk, true, put->offset, put->length, true, &held);
+    if (err != 0)
+        return err;
+    err = refuse_stale(held.chunk, m->generation);
+    if (err == 0)
+        err = forward_start(&forward, s, OP_CHUNK_PUT, m, m->members, m->n_members, (m->flags & TARN__WRITE_FLAGS__WF_CHAIN) != 0,
+                            request->epoch, &payload);
+    if (err == 0) {
+        err = put_write(s->volume, held.chunk, put);
+        int forwarded = forward_wait(&forward, &reply);
+        if (err == 0)
+            err = forwarded;
+    }
+    reply.length = held.chunk->length;
+    store_release(s, &held);
+    return answer(request, err, &reply);
+}
+
+static int handle_put(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct store *s = ctx;
+    const Tarn__ChunkPut *m = message;
+    struct put put = {.generation = m->generation, .offset = m->offset, .length = request->payload_len,
+                      .data = request->payload, .crcs = m->crcs, .n_crcs = m->n_crcs,
+                      .sync = (m->flags & TARN__WRITE_FLAGS__WF_SYNC) != 0};
+    int err = may_order(s, request, m->forwarded);
+    if (err != 0)
+        return err;
+    err = m->length == request->payload_len ? put_check(&put) : -E_INVAL;
+    if (err == 0)
+        err = enter(s);
+    if (err != 0)
+        return err;
+    err = put_held(s, request, m, &put);
+    s->counters.bytes_written += err == 0 ? put.length : 0;
+    leave(s);
+    return err;
+}
+
+/* ------------------------------------------------------------------ sync, truncate */
+static int handle_sync(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct store *s = ctx;
+    const Tarn__ChunkSync *m = message;
+    struct forward forward;
+    Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
+    struct chunk *c = index_get(&s->volume->index, m->chunk);
+    int err = c != NULL && chunk_is_real(c) ? c->broken : -E_NOENT;
+    if (err == 0 && m->generation < c->generation)
+        err = -E_STALE;
+    if (err == 0)
+        err = forward_start(&forward, s, OP_CHUNK_SYNC, m, m->members, m->n_members, false, request->epoch, NULL);
+    if (err == 0) {
+        err = journal_sync(s->volume->journal);
+        int forwarded = forward_wait(&forward, &reply);
+        if (err == 0)
+            err = forwarded;
+        reply.length = c->length;
+    }
+    if (c != NULL)
+        chunk_unref(&s->volume->index, c);
+    return answer(request, err, &reply);
+}
+
+static int handle_truncate(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct store *s = ctx;
+    const Tarn__ChunkTruncate *m = message;
+    struct held held;
+    struct forward forward;
+    Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
+    int err = may_order(s, request, m->forwarded);
+    if (err != 0)
+        return err;
+    err = store_hold_all(s, m->chunk, true, true, &held);
+    if (err != 0)
+        return err;
+    err = m->length <= CHUNK_BYTES_MAX ? refuse_stale(held.chunk, m->generation) : -E_INVAL;
+    if (err == 0)
+        err = forward_start(&forward, s, OP_CHUNK_TRUNCATE, m, m->members, m->n_members, false, request->epoch, NULL);
+    if (err == 0) {
+        err = put_truncate(s->volume, held.chunk, m->generation, m->length);
+        int forwarded = forward_wait(&forward, &reply);
+        if (err == 0)
+            err = forwarded;
+    }
+    reply.length = held.chunk->length;
+    store_release(s, &held);
+    return answer(request, err, &reply);
+}
+
+/* ------------------------------------------------------------------ clone */
+static int handle_clone(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct store *s = ctx;
+    const Tarn__ChunkClone *m = message;
+    struct forward forward;
+    Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
+    int err = may_order(s, request, m->forwarded);
+    if (err != 0)
+        return err;
+    err = m->length <= CHUNK_BYTES_MAX && m->chunk != m->from ? enter(s) : -E_INVAL;
+    if (err != 0)
+        return err;
+    err = forward_start(&forward, s, OP_CHUNK_CLONE, m, m->members, m->n_members, false, request->epoch, NULL);
+    if (err == 0) {
+        err = rebuild_clone(s, m->chunk, m->generation, m->from, m->length);
+        int forwarded = forward_wait(&forward, &reply);
+        if (err == 0)
+            err = forwarded;
+    }
+    reply.length = m->length;
+    leave(s);
+    return answer(request, err, &reply);
+}
+
+/* ------------------------------------------------------------------ get, stat, seal */
+static int reply_get(struct rpc_request *request, const struct chunk *c, uint64_t offset, const struct get *get)
+{
+    uint32_t crcs[GET_PIECES_MAX];
+    Tarn__ChunkGetReply reply = TARN__CHUNK_GET_REPLY__INIT;
+    struct iovec payload = {get->buffer + get->skip, get->length};
+    reply.length = get->length;
+    if (get->length == 0)
+        return rpc_reply(request, &reply.base);
+    reply.n_crcs = get_crcs(c, offset, get, crcs);
+    reply.crcs = crcs;
+    return rpc_reply_payload(request, &reply.base, &payload, 1, true);
+}
+
+static int get_held(struct store *s, struct rpc_request *request, const Tarn__ChunkGet *m, struct chunk *c)
+{
+    struct get get;
+    if ((c->flags & CHUNK_PARTIAL) != 0)
+        return -E_NOENT;
+    if (m->generation != 0 && m->generation < c->generation)
+        return -E_STALE;
+    int err = get_read(s->volume, c, m->offset, m->length, &get);
+    if (err != 0) {
+        s->counters.corrupt += err == -E_CORRUPT;
+        return err;
+    }
+    s->counters.bytes_read += get.length;
+    err = reply_get(request, c, m->offset, &get);
+    get_fini(s->volume, &get);
+    return err;
+}
+
+static int handle_get(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct store *s = ctx;
+    const Tarn__ChunkGet *m = message;
+    struct held held;
+    if (m->length == 0 || m->length > FRAME_PAYLOAD_MAX)
+        return -E_INVAL;
+    int err = enter(s);
+    if (err != 0)
+        return err;
+    err = store_hold_bytes(s, m->chunk, false, m->offset, m->length, false, &held);
+    if (err == 0) {
+        err = get_held(s, request, m, held.chunk);
+        store_release(s, &held);
+    }
+    leave(s);
+    return err;
+}
+
+static void stat_fill(const struct chunk *c, Tarn__ChunkStatReply *reply)
+{
+    reply->generation = c->generation;
+    reply->length = c->length;
+    reply->sealed = (c->flags & CHUNK_SEALED) != 0;
+    reply->digest = reply->sealed ? chunk_digest(c) : 0;
+}
+
+static int handle_stat(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct store *s = ctx;
+    const Tarn__ChunkStat *m = message;
+    Tarn__ChunkStatReply reply = TARN__CHUNK_STAT_REPLY__INIT;
+    struct chunk *c = index_get(&s->volume->index, m->chunk);
+    if (c == NULL)
+        return -E_NOENT;
+    bool there = chunk_is_real(c) && (c->flags & CHUNK_PARTIAL) == 0;
+    stat_fill(c, &reply);
+    chunk_unref(&s->volume->index, c);
+    return there ? rpc_reply(request, &reply.base) : -E_NOENT;
+}
+
+static int handle_seal(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct store *s = ctx;
+    const Tarn__ChunkSeal *m = message;
+    struct held held;
+    Tarn__ChunkStatReply reply = TARN__CHUNK_STAT_REPLY__INIT;
+    int err = store_hold_all(s, m->chunk, m->length == 0, true, &held);
+    if (err != 0)
+        return err;
+    err = put_seal(s->volume, held.chunk, m->generation, m->length);
+    stat_fill(held.chunk, &reply);
+    store_release(s, &held);
+    return err != 0 ? err : rpc_reply(request, &reply.base);
+}
+
+/* ------------------------------------------------------------------ descriptors, ping */
+static int handle_fd(void *ctx, struct rpc_request *request, const void *message)
+{
+    return handover_fd(ctx, request, message);
+}
+
+static int handle_ping(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct store *s = ctx;
+    Tarn__StorePingReply reply = TARN__STORE_PING_REPLY__INIT;
+    reply.node = s->volume->super.node;
+    reply.disk = s->volume->super.disk;
+    reply.chunks = volume_chunks(s->volume);
+    reply.bytes_read = s->counters.bytes_read;
+    reply.bytes_written = s->counters.bytes_written;
+    reply.fds_passed = s->counters.fds_passed;
+    return rpc_reply(request, &reply.base);
+}
+
+const struct rpc_op store_ops[] = {
+    {OP_CHUNK_PUT, "chunk-put", &tarn__chunk_put__descriptor, handle_put},
+    {OP_CHUNK_GET, "chunk-get", &tarn__chunk_get__descriptor, handle_get},
+    {OP_CHUNK_SYNC, "chunk-sync", &tarn__chunk_sync__descriptor, handle_sync},
+    {OP_CHUNK_TRUNCATE, "chunk-truncate", &tarn__chunk_truncate__descriptor, handle_truncate},
+    {OP_CHUNK_SEAL, "chunk-seal", &tarn__chunk_seal__descriptor, handle_seal},
+    {OP_CHUNK_CLONE, "chunk-clone", &tarn__chunk_clone__descriptor, handle_clone},
+    {OP_CHUNK_STAT, "chunk-stat", &tarn__chunk_stat__descriptor, handle_stat},
+    {OP_CHUNK_FD, "chunk-fd", &tarn__chunk_fd__descriptor, handle_fd},
+    {OP_STORE_PING, "store-ping", &tarn__store_ping__descriptor, handle_ping},
+};
+const size_t store_n_ops = ARRAY_SIZE(store_ops);

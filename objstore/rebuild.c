@@ -1,0 +1,200 @@
+#include "rebuild.h"
+
+#include "get.h"
+#include "put.h"
+#include "object.pb-c.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "proto/ops.h"
+
+#define WINDOW_BYTES MIB(1)
+#define PULL_TIMEOUT_MS 5000
+
+/* Appends a window to the partial chunk. Holds it only for that long: nobody else may write to it. */
+static int append(struct store *s, struct chunk *c, uint64_t generation, uint64_t offset, const uint8_t *data,
+                  size_t length, const uint32_t *crcs, size_t n_crcs)
+{
+    struct put put = {.generation = generation, .offset = offset, .length = length, .data = data, .crcs = crcs,
+                      .n_crcs = n_crcs, .flags = CHUNK_PARTIAL};
+    int err = put_check(&put);
+    return err != 0 ? err : put_write(s->volume, c, &put);
+}
+
+/* An empty partial chunk, whatever was there before. The whole chunk is held. */
+static int begin(struct store *s, struct chunk *c, uint64_t generation)
+{
+    if (!chunk_is_real(c))
+        return put_state(s->volume, c, generation, CHUNK_PARTIAL, false);
+    int err = put_truncate(s->volume, c, MAX(generation, c->generation), 0);
+    return err != 0 ? err : put_state(s->volume, c, generation, CHUNK_PARTIAL, false);
+}
+
+/* ------------------------------------------------------------------ clone */
+static int clone_window(struct store *s, struct chunk *to, struct chunk *from, uint64_t generation, uint64_t at,
+                        uint64_t length)
+{
+    struct get get;
+    uint32_t crcs[GET_PIECES_MAX];
+    int err = get_read(s->volume, from, at, length, &get);
+    if (err != 0)
+        return err;
+    size_t n = get_crcs(from, at, &get, crcs);
+    if (get.length > 0)
+        err = append(s, to, generation, at, get.buffer + get.skip, get.length, crcs, n);
+    get_fini(s->volume, &get);
+    return err;
+}
+
+static int clone_held(struct store *s, struct chunk *to, struct chunk *from, uint64_t generation, uint64_t length)
+{
+    if (chunk_is_real(to) && (to->flags & CHUNK_PARTIAL) == 0)
+        return generation < to->generation ? -E_STALE : 0;
+    int err = begin(s, to, generation);
+    uint64_t end = MIN(length, from->length);
+    for (uint64_t at = 0; err == 0 && at < end; at += WINDOW_BYTES)
+        err = clone_window(s, to, from, generation, at, MIN(WINDOW_BYTES, end - at));
+    if (err == 0 && length > end)
+        err = put_truncate(s->volume, to, generation, length);
+    return err != 0 ? err : put_state(s->volume, to, generation, to->flags & ~CHUNK_PARTIAL, false);
+}
+
+int rebuild_clone(struct store *s, uint64_t chunk, uint64_t generation, uint64_t from, uint64_t length)
+{
+    struct held source, target;
+    int err = store_hold_all(s, chunk, true, true, &target);
+    if (err != 0)
+        return err;
+    err = store_hold_all(s, from, false, false, &source);
+    if (err == 0) {
+        err = (source.chunk->flags & CHUNK_PARTIAL) != 0 ? -E_NOENT
+                                                         : clone_held(s, target.chunk, source.chunk, generation, length);
+        store_release(s, &source);
+    } else if (err == -E_NOENT && chunk_is_real(target.chunk) && (target.chunk->flags & CHUNK_PARTIAL) == 0) {
+        err = 0; /* repeated after the swap removed the source */
+    }
+    store_release(s, &target);
+    return err;
+}
+
+/* ------------------------------------------------------------------ copy */
+struct source {
+    struct rpc_client *client;
+    uint64_t chunk, generation, length;
+    uint32_t digest;
+};
+
+static int source_stat(struct source *source)
+{
+    Tarn__ChunkStat request = TARN__CHUNK_STAT__INIT;
+    request.chunk = source->chunk;
+    struct rpc_call call = {.op = OP_CHUNK_STAT, .request = &request.base, .timeout_ms = PULL_TIMEOUT_MS,
+                            .reply_type = &tarn__chunk_stat_reply__descriptor};
+    int err = rpc_call(source->client, &call);
+    if (err == 0) {
+        const Tarn__ChunkStatReply *reply = (const Tarn__ChunkStatReply *)call.reply;
+        source->generation = reply->generation;
+        source->length = reply->length;
+        source->digest = reply->digest;
+        err = reply->sealed ? 0 : -E_BUSY;
+    }
+    rpc_call_fini(&call);
+    return err;
+}
+
+static int pull_window(struct store *s, struct chunk *c, const struct source *source, uint64_t at, uint8_t *buf)
+{
+    Tarn__ChunkGet request = TARN__CHUNK_GET__INIT;
+    request.chunk = source->chunk;
+    request.offset = at;
+    request.length = MIN(WINDOW_BYTES, source->length - at);
+    struct rpc_call call = {.op = OP_CHUNK_GET, .request = &request.base, .timeout_ms = PULL_TIMEOUT_MS,
+                            .reply_type = &tarn__chunk_get_reply__descriptor, .into = buf, .into_size = WINDOW_BYTES};
+    int err = rpc_call(source->client, &call);
+    if (err == 0) {
+        const Tarn__ChunkGetReply *reply = (const Tarn__ChunkGetReply *)call.reply;
+        if (call.reply_payload_len != request.length)
+            err = -E_PROTO;
+        else
+            err = append(s, c, source->generation, at, buf, request.length, reply->crcs, reply->n_crcs);
+    }
+    rpc_call_fini(&call);
+    return err;
+}
+
+static int pull_held(struct store *s, struct chunk *c, struct source *source, uint64_t generation)
+{
+    uint8_t *buf;
+    bool sealed = (c->flags & CHUNK_SEALED) != 0;
+    if (sealed && c->length == source->length && chunk_digest(c) == source->digest)
+        return put_seal(s->volume, c, MAX(generation, c->generation), c->length);
+    if (sealed)
+        return -E_CONFLICT; /* the caller drops it and comes again */
+    int err = buffers_get(&s->volume->buffers, WINDOW_BYTES, &buf);
+    if (err != 0)
+        return err;
+    err = begin(s, c, generation);
+    for (uint64_t at = 0; err == 0 && at < source->length; at += WINDOW_BYTES)
+        err = pull_window(s, c, source, at, buf);
+    buffers_put(&s->volume->buffers, WINDOW_BYTES, buf);
+    if (err == 0)
+        err = put_seal(s->volume, c, generation, source->length);
+    if (err == 0 && chunk_digest(c) != source->digest)
+        err = -E_CORRUPT;
+    return err;
+}
+
+static int drop(struct store *s, uint64_t chunk)
+{
+    struct held held;
+    int err = store_hold_all(s, chunk, false, true, &held);
+    if (err != 0)
+        return err == -E_NOENT ? 0 : err;
+    err = volume_delete(s->volume, held.chunk);
+    store_release(s, &held);
+    return err;
+}
+
+/* One source. A different version that is here is dropped first: this store is not a member with it. */
+static int copy_from(struct store *s, const Tarn__ChunkTask *task, struct source *source)
+{
+    for (unsigned again = 0; again < 2; again++) {
+        struct held held;
+        int err = store_hold_all(s, task->chunk, true, true, &held);
+        if (err != 0)
+            return err;
+        uint64_t generation = MAX(task->generation, source->generation);
+        generation = MAX(generation, held.chunk->generation);
+        err = pull_held(s, held.chunk, source, generation);
+        store_release(s, &held);
+        if (err != -E_CONFLICT && err != -E_CORRUPT)
+            return err;
+        if (drop(s, task->chunk) != 0)
+            return -E_IO;
+        if (err == -E_CORRUPT)
+            return err;
+    }
+    return -E_CONFLICT;
+}
+
+int rebuild_copy(struct store *s, const Tarn__ChunkTask *task, uint64_t *ret_length, uint32_t *ret_digest)
+{
+    int err = -E_UNAVAIL;
+    for (size_t i = 0; i < task->n_from; i++) {
+        struct source source = {.chunk = task->chunk, .client = store_peer(s, task->from[i]->address)};
+        if (source.client == NULL || strcmp(task->from[i]->address, s->address) == 0)
+            continue;
+        err = source_stat(&source);
+        if (err == 0)
+            err = copy_from(s, task, &source);
+        if (err == 0) {
+            *ret_length = source.length;
+            *ret_digest = source.digest;
+            return 0;
+        }
+        if (err == -E_CANCELED)
+            return err;
+        log_warn("chunk %llx: no copy from %s: %s", (unsigned long long)task->chunk, task->from[i]->address,
+                 err_sentence(err));
+    }
+    return err;
+}

@@ -1,0 +1,186 @@
+#include "store.h"
+
+#include "beat.h"
+#include "ops.h"
+#include "common/check.h"
+#include "common/err.h"
+
+#include <stdio.h>
+
+static void copy_text(char *out, size_t size, const char *text)
+{
+    snprintf(out, size, "%s", text != NULL ? text : "");
+}
+
+/* ------------------------------------------------------------------ life */
+static struct store *store_make(struct io *io, const struct store_options *options)
+{
+    struct store *s = calloc(1, sizeof *s);
+    if (s == NULL)
+        return NULL;
+    *s = (struct store){.io = io, .auth = options->auth, .n_meta = options->n_meta, .meta = options->meta,
+                        .node_wanted = options->node};
+    list_init(&s->peers);
+    copy_text(s->host, sizeof s->host, options->host);
+    copy_text(s->rack, sizeof s->rack, options->rack);
+    copy_text(s->machine, sizeof s->machine, options->machine);
+    s->service = (struct rpc_service){.ops = store_ops, .n_ops = store_n_ops, .ctx = s};
+    return s;
+}
+
+static int listen_on(struct store *s, const char *address, struct rpc_server **server, char *out, size_t size)
+{
+    struct io_listener *listener;
+    int err = io_listen(s->io, address, &listener);
+    if (err != 0)
+        return err;
+    copy_text(out, size, io_listener_address(listener));
+    err = rpc_server_start(s->io, listener, s->auth, &s->service, server);
+    if (err != 0)
+        io_listener_close(listener);
+    return err;
+}
+
+static void store_free(struct store *s)
+{
+    list_foreach_safe(&s->peers, it, next) {
+        struct peer *peer = list_entry(it, struct peer, link);
+        rpc_client_destroy(peer->client);
+        free(peer);
+    }
+    free(s);
+}
+
+int store_open(struct io *io, const struct store_options *options, struct store **ret, const char **ret_why)
+{
+    struct volume_options volume = {.dir = options->dir, .cluster_id = options->auth->cluster_id,
+                                    .journal_bytes = options->journal_bytes,
+                                    .reserve_bytes = options->reserve_bytes, .files_max = options->files_max};
+    struct store *s = store_make(io, options);
+    *ret_why = err_sentence(-E_NOMEM);
+    if (s == NULL)
+        return -E_NOMEM;
+    int err = volume_open(io, &volume, &s->volume, ret_why);
+    if (err != 0) {
+        store_free(s);
+        return err;
+    }
+    err = listen_on(s, options->listen, &s->server, s->address, sizeof s->address);
+    if (err == 0 && options->local != NULL)
+        err = listen_on(s, options->local, &s->local_server, s->local, sizeof s->local);
+    if (err != 0) {
+        *ret_why = err_sentence(err);
+        store_stop(s);
+        return err;
+    }
+    *ret = s;
+    return 0;
+}
+
+int store_serve(struct store *s)
+{
+    return s->n_meta == 0 ? 0 : beat_start(s, &s->beat);
+}
+
+const char *store_address(const struct store *s)
+{
+    return s->address;
+}
+
+void store_stop(struct store *s)
+{
+    if (s->beat != NULL)
+        beat_stop(s->beat);
+    if (s->local_server != NULL)
+        rpc_server_stop(s->local_server);
+    if (s->server != NULL)
+        rpc_server_stop(s->server);
+    CHECK(s->requests == 0);
+    volume_close(s->volume);
+    store_free(s);
+}
+
+/* ------------------------------------------------------------------ others */
+struct rpc_client *store_peer(struct store *s, const char *address)
+{
+    list_foreach(&s->peers, it) {
+        struct peer *peer = list_entry(it, struct peer, link);
+        if (strcmp(rpc_client_address(peer->client), address) == 0)
+            return peer->client;
+    }
+    if (s->n_peers >= STORE_PEERS_MAX)
+        return NULL;
+    struct peer *peer = calloc(1, sizeof *peer);
+    if (peer == NULL)
+        return NULL;
+    peer->client = rpc_client_create(s->io, address, s->auth);
+    if (peer->client == NULL) {
+        free(peer);
+        return NULL;
+    }
+    list_append(&s->peers, &peer->link);
+    s->n_peers++;
+    return peer->client;
+}
+
+int store_may_order(const struct store *s)
+{
+    if (s->n_meta == 0)
+        return 0;
+    uint64_t silent = s->contact_ms == 0 ? STORE_DOUBT_MS : io_mono_ms(s->io) - s->contact_ms;
+    if (silent < STORE_DOUBT_MS)
+        return 0;
+    return silent < STORE_CUT_OFF_MS ? -E_BUSY : -E_UNAVAIL;
+}
+
+/* ------------------------------------------------------------------ holding */
+static int get_chunk(struct store *s, uint64_t id, bool make, struct chunk **ret)
+{
+    if (make)
+        return index_get_or_make(&s->volume->index, id, ret);
+    *ret = index_get(&s->volume->index, id);
+    return *ret == NULL ? -E_NOENT : 0;
+}
+
+int store_hold(struct store *s, uint64_t id, bool make, uint32_t first, uint32_t last, bool write, struct held *ret)
+{
+    for (;;) {
+        struct chunk *c;
+        int err = get_chunk(s, id, make, &c);
+        if (err != 0)
+            return err;
+        ret->chunk = c;
+        err = chunk_lock(c, &ret->range, first, last, write);
+        if (err != 0) {
+            chunk_unref(&s->volume->index, c);
+            return err;
+        }
+        if (!c->dead && (make || chunk_is_real(c)))
+            return 0;
+        bool dead = c->dead;
+        store_release(s, ret);
+        if (!dead)
+            return -E_NOENT;
+    }
+}
+
+int store_hold_all(struct store *s, uint64_t id, bool make, bool write, struct held *ret)
+{
+    return store_hold(s, id, make, RANGE_ALL_FIRST, RANGE_ALL_LAST, write, ret);
+}
+
+int store_hold_bytes(struct store *s, uint64_t id, bool make, uint64_t offset, uint64_t length, bool write,
+                     struct held *ret)
+{
+    uint64_t last = offset + MAX(length, (uint64_t)1) - 1;
+    if (last >= CHUNK_BYTES_MAX || last < offset)
+        return -E_INVAL;
+    return store_hold(s, id, make, (uint32_t)(offset / CELL_BYTES), (uint32_t)(last / CELL_BYTES), write, ret);
+}
+
+void store_release(struct store *s, struct held *held)
+{
+    chunk_unlock(held->chunk, &held->range);
+    chunk_unref(&s->volume->index, held->chunk);
+    held->chunk = NULL;
+}

@@ -1,0 +1,90 @@
+/* A chunk store: one volume served over rpc, and a member of the cluster. Runs on any io, so several
+ * of them live in one simulation. Rooms: ops (the requests), forward (to the other members), handover
+ * (descriptors), beat (join, heartbeat, tasks), rebuild (copying a chunk here).
+ * Threads: the io's; all calls are made from fibers. */
+#ifndef TARN_OBJSTORE_STORE_H
+#define TARN_OBJSTORE_STORE_H
+
+#include "volume.h"
+#include "common/config.h"
+#include "common/rpc.h"
+
+#define STORE_REQUESTS_MAX 1024 /* under way at a time; past it the answer is -E_BUSY */
+#define STORE_PEERS_MAX 256     /* other stores and metadata replicas, one connection each */
+/* A node without a beat for 5 s counts as dead. From half of it on a store that hears nothing takes no
+ * new writes as a primary (-E_BUSY: a new leader is being elected, perhaps); after two of it the store
+ * says that it is cut off (-E_UNAVAIL) and the client turns to the others. */
+#define STORE_DEATH_MS 5000
+#define STORE_DOUBT_MS (STORE_DEATH_MS / 2)
+#define STORE_CUT_OFF_MS (STORE_DEATH_MS * 2)
+
+struct store_options {
+    const char *dir;
+    const struct rpc_auth *auth; /* borrowed for the life of the store */
+    const char *listen;          /* "tcp:HOST:PORT", port 0 = any */
+    const char *local;           /* "unix:/path" or NULL */
+    const char *host, *rack, *machine; /* NULL = empty */
+    uint32_t node;               /* the id to ask for, 0 = any */
+    unsigned n_meta;             /* 0: alone, joins nothing */
+    const char (*meta)[64];      /* addresses, borrowed */
+    uint64_t journal_bytes, reserve_bytes; /* 0 = default */
+    unsigned files_max;
+};
+
+struct store_counters {
+    uint64_t bytes_read, bytes_written, fds_passed, corrupt;
+};
+
+struct peer {
+    struct list link;
+    struct rpc_client *client;
+};
+
+struct beat;
+struct store {
+    struct io *io;
+    const struct rpc_auth *auth;
+    struct volume *volume;
+    struct store_counters counters;
+    unsigned requests;
+    struct rpc_server *server, *local_server;
+    struct rpc_service service;
+    char address[64], local[128], host[64], rack[64], machine[64];
+    struct list peers;
+    unsigned n_peers;
+    unsigned n_meta;
+    const char (*meta)[64];
+    uint32_t node_wanted;
+    uint64_t contact_ms;  /* last answer of the metadata service, 0 = never */
+    struct beat *beat;
+};
+
+/* Opens (or makes) the volume and listens. *ret_why is one sentence (static or of the thread).
+ * Errors: those of volume_open() and io_listen(), -E_ADDRINUSE among them. */
+int store_open(struct io *io, const struct store_options *options, struct store **ret, const char **ret_why);
+/* Begins to serve and to beat; returns at once. */
+int store_serve(struct store *store);
+const char *store_address(const struct store *store); /* with the real port */
+/* Answers what is under way, takes a checkpoint, frees. */
+void store_stop(struct store *store);
+
+/* The connection to an address, made at its first use, kept. NULL: out of memory or past the bound. */
+struct rpc_client *store_peer(struct store *store, const char *address);
+/* 0, -E_BUSY or -E_UNAVAIL: see STORE_DOUBT_MS. */
+int store_may_order(const struct store *store);
+
+/* A chunk and a range of its cells, held. */
+struct held {
+    struct chunk *chunk;
+    struct range range;
+};
+/* Looks the chunk up (make: creates it) and waits for the range. -E_NOENT when it is not there. */
+int store_hold(struct store *store, uint64_t chunk, bool make, uint32_t first, uint32_t last, bool write,
+               struct held *ret);
+int store_hold_all(struct store *store, uint64_t chunk, bool make, bool write, struct held *ret);
+/* The range that bytes [offset, offset + length) lie in; length 0 counts as one. */
+int store_hold_bytes(struct store *store, uint64_t chunk, bool make, uint64_t offset, uint64_t length, bool write,
+                     struct held *ret);
+void store_release(struct store *store, struct held *held);
+
+#endif

@@ -1,0 +1,112 @@
+/* One volume: a directory with a superblock, a journal, index segments and chunk files. Opens it
+ * (formats an empty directory, replays the journal), hands out chunks and their files, records
+ * changes, takes checkpoints. What is written when, and why a crash between any two steps is
+ * harmless: docs/formats/volume.md.
+ * Threads: the io's; everything that does I/O is called from fibers. */
+#ifndef TARN_OBJSTORE_VOLUME_H
+#define TARN_OBJSTORE_VOLUME_H
+
+#include "buffers.h"
+#include "index.h"
+#include "journal.h"
+#include "layout.h"
+#include "common/io.h"
+
+#define VOLUME_JOURNAL_BYTES MIB(32) /* of one segment, by default */
+/* Kept free for checkpoints and compaction: writes are refused before the disk is really full. */
+#define VOLUME_RESERVE_BYTES MIB(64)
+#define VOLUME_FILES_MAX 512 /* open chunk files; two descriptors each at most */
+/* Full-sized files of deleted chunks kept for reuse: 16 x 64 MiB = 1 GiB, counted as free space. */
+#define VOLUME_SPARES_MAX 16
+/* A checkpoint is taken when the changed entries take this much memory to write down. */
+#define VOLUME_DIRTY_BYTES_MAX MIB(32)
+#define VOLUME_SHARDS 256
+
+struct volume_options {
+    const char *dir;        /* made when its parent exists */
+    uint64_t cluster_id;
+    uint64_t journal_bytes; /* 0 = default; only looked at when the volume is made */
+    uint64_t reserve_bytes; /* 0 = default */
+    unsigned files_max;     /* 0 = default */
+};
+
+struct volume {
+    struct io *io;
+    char dir[256];
+    struct superblock super;
+    struct index index;
+    struct journal *journal;
+    struct buffers buffers;
+    uint64_t reserve_bytes;
+    unsigned files_max;
+    /* files */
+    struct list open;       /* chunks with open files, least recently used first */
+    unsigned n_open;
+    struct list unsynced;   /* chunks with direct data since the last sync of their file */
+    struct list unflushed;  /* chunks with any data since the last checkpoint */
+    uint64_t spares[VOLUME_SPARES_MAX];
+    unsigned n_spares;
+    uint64_t next_spare;
+    /* checkpoints */
+    uint64_t index_number;  /* of the newest index segment */
+    uint64_t oldest_number; /* of the oldest that still matters */
+    uint64_t index_bytes;   /* of all index segments since the last full one */
+    bool want_checkpoint, closing;
+    struct fiber_queue checkpoint_work;
+    struct fiber_group fibers;
+    /* space, looked at again after a while */
+    uint64_t total, free, space_at_ms;
+};
+
+/* *ret_why is one sentence (static text) when it fails. Errors: -E_CLUSTER of another cluster,
+ * -E_VERSION, -E_CORRUPT, -E_NOSPC, -E_NOENT, -E_ACCES, -E_IO, -E_NOMEM. */
+int volume_open(struct io *io, const struct volume_options *options, struct volume **ret, const char **ret_why);
+/* Takes a last checkpoint when it can and frees. Nobody uses the volume any more. */
+void volume_close(struct volume *volume);
+/* Writes the ids the metadata service gave into the superblock. */
+int volume_set_node(struct volume *volume, uint32_t node, uint32_t disk);
+
+/* ---- chunks ---- */
+uint64_t volume_chunks(const struct volume *volume);
+/* Journals the change, applies it to the table and returns; the record is not yet written: follow
+ * with journal_commit(). The caller holds the chunk's range and a reference, and has done
+ * chunk_reserve(). `check` (may be NULL) runs after the last wait: not 0 stops. */
+int volume_record(struct volume *volume, struct chunk *chunk, struct record *record,
+                  int (*check)(const struct chunk *chunk, const struct record *record));
+/* Forgets the chunk (on disk) and removes its file. The caller holds all of its cells for writing. */
+int volume_delete(struct volume *volume, struct chunk *chunk);
+
+/* ---- space ---- */
+/* 0 or -E_NOSPC: `bytes` more would cut into the reserve. */
+int volume_has_room(struct volume *volume, uint64_t bytes);
+/* Bytes of the disk, and free for data: without the reserve, with the spares. */
+int volume_space(struct volume *volume, uint64_t *ret_total, uint64_t *ret_free);
+
+/* ---- chunk files (files.c) ---- */
+enum volume_file_kind { FILE_BUFFERED, FILE_DIRECT };
+/* The chunk's file, made when it is not there, pinned open until volume_file_done(). -E_NOENT with
+ * `make` false and no file. */
+int volume_file(struct volume *volume, struct chunk *chunk, enum volume_file_kind kind, bool make,
+                struct io_file **ret);
+void volume_file_done(struct volume *volume, struct chunk *chunk);
+/* Data was written to the file: it is synced by the next checkpoint, and before the next sync of the
+ * journal when no journal record carries that data (`direct`). */
+void volume_file_written(struct volume *volume, struct chunk *chunk, bool direct);
+/* Makes room for direct writes up to `end`, in growing steps. */
+int volume_file_allocate(struct volume *volume, struct chunk *chunk, struct io_file *file, uint64_t end);
+/* The file's data on disk, and its name. */
+int volume_file_sync(struct volume *volume, struct chunk *chunk);
+void volume_file_remove(struct volume *volume, struct chunk *chunk);
+void volume_file_forget(void *volume, struct chunk *chunk); /* closes; for index_init() */
+void volume_chunk_path(const struct volume *volume, uint64_t id, char out[512]);
+int volume_sync_unsynced(void *volume, bool *ret_any); /* journal_hooks.before_sync */
+int volume_sync_unflushed(struct volume *volume);
+int volume_files_scan(struct volume *volume);          /* at open: which files there are; orphans go */
+
+/* ---- checkpoints (checkpoint.c) ---- */
+int volume_checkpoint(struct volume *volume);
+int volume_index_load(struct volume *volume, uint64_t *ret_covered);
+int volume_index_write(struct volume *volume, uint64_t covered, bool full, struct writer *entries, uint64_t count);
+void volume_checkpoint_run(void *volume); /* fiber */
+
+#endif
