@@ -19,14 +19,22 @@ struct replica_options {
     bool memory_tables;           /* kv_mem instead of LMDB (simulation) */
     unsigned election_ms, heartbeat_ms; /* 0 = defaults: 1000, 100 */
     uint64_t snapshot_entries;    /* log entries between snapshots, 0 = 100,000 */
+    uint64_t trailing_entries;    /* kept behind a snapshot for replicas that lag, 0 = 50,000 */
+    uint64_t segment_bytes;       /* of the log, 0 = 16 MiB (wal.h) */
+    uint64_t map_bytes;           /* bound of the tables on disk, 0 = 256 GiB (sparse) */
     /* From apply on the leader: pushes to deliver (borrowed for the call). Must not wait. */
     void (*on_result)(void *arg, const struct fsm_result *result);
     /* Leadership gained (after its first entry is applied) or lost. Must not wait. */
     void (*on_leader)(void *arg, bool leads);
     void *arg;
 };
-/* Opens or recovers and takes part. Errors: -E_CORRUPT with a log line naming the file, -E_IO, -E_NOSPC. */
+/* Opens or recovers and takes part (waits). `options` are copied except auth and arg; of an empty
+ * directory the initial configuration is made from the addresses: the same on every replica.
+ * Errors: -E_CORRUPT with a log line naming the file, -E_INVAL the log was made for another number of
+ * replicas, -E_IO, -E_NOSPC, -E_ACCES. */
 int replica_start(struct io *io, const struct replica_options *options, struct replica **ret);
+/* Waits for its fibers, then frees; proposals under way fail. The rpc server that calls the handlers
+ * below is stopped before. NULL allowed. */
 void replica_stop(struct replica *replica);
 
 bool replica_leads(const struct replica *replica);

@@ -1,0 +1,12 @@
+/* Numbers of Raft's messages and entries as they stand on the wire and in the log. They are libraft's,
+ * checked against its header in replica.c, so that only that file needs it. */
+#ifndef TARN_METADATA_RAFT_TYPES_H
+#define TARN_METADATA_RAFT_TYPES_H
+
+enum raft_wire_type {
+    RAFT_TYPE_APPEND = 1, RAFT_TYPE_APPEND_RESULT = 2, RAFT_TYPE_VOTE = 3, RAFT_TYPE_VOTE_RESULT = 4,
+    RAFT_TYPE_INSTALL = 5, RAFT_TYPE_TIMEOUT_NOW = 6
+};
+enum raft_wire_entry { RAFT_ENTRY_COMMAND = 1, RAFT_ENTRY_BARRIER = 2, RAFT_ENTRY_CHANGE = 3 };
+
+#endif

@@ -1,0 +1,846 @@
+/* The only file that knows libraft, and of it only raft_step(): every event goes in here under
+ * step_lock and its update is carried out before the next: term and vote to disk first, then entries
+ * into the log, then messages. See replica_impl.h for the rules. */
+#include "replica_impl.h"
+#include "common/check.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "meta.pb-c.h"
+#include "ops.h"
+#include <raft.h>
+
+/* Who frees what an event or update carries changed after 0.22: read the library again for another. */
+_Static_assert(RAFT_VERSION_NUMBER / 100 == 22, "written for libraft 0.22");
+_Static_assert((int)RAFT_TYPE_APPEND == RAFT_APPEND_ENTRIES &&
+                   (int)RAFT_TYPE_APPEND_RESULT == RAFT_APPEND_ENTRIES_RESULT &&
+                   (int)RAFT_TYPE_VOTE == RAFT_REQUEST_VOTE &&
+                   (int)RAFT_TYPE_VOTE_RESULT == RAFT_REQUEST_VOTE_RESULT &&
+                   (int)RAFT_TYPE_INSTALL == RAFT_INSTALL_SNAPSHOT &&
+                   (int)RAFT_TYPE_TIMEOUT_NOW == RAFT_TIMEOUT_NOW,
+               "numbers of messages on the wire");
+_Static_assert((int)RAFT_ENTRY_COMMAND == RAFT_COMMAND && (int)RAFT_ENTRY_BARRIER == RAFT_BARRIER &&
+                   (int)RAFT_ENTRY_CHANGE == RAFT_CHANGE,
+               "numbers of entries in the log");
+
+#define INFLIGHT_ENTRIES_MAX 32768 /* R5 */
+#define INSTALL_TIMEOUT_MS (10 * 60 * 1000)
+
+struct core {
+    struct raft raft;
+    bool started;
+    bool has_install;
+    struct raft_snapshot_metadata install; /* from RAFT_UPDATE_SNAPSHOT until it is persisted */
+};
+
+static int raft_error(int rv)
+{
+    switch (rv) {
+    case 0:
+        return 0;
+    case RAFT_NOMEM:
+        return -E_NOMEM;
+    case RAFT_NOTLEADER:
+    case RAFT_LEADERSHIPLOST:
+        return -E_NOT_LEADER;
+    case RAFT_NOSPACE:
+        return -E_NOSPC;
+    case RAFT_MALFORMED:
+    case RAFT_CORRUPT:
+        return -E_CORRUPT;
+    default:
+        return -E_IO;
+    }
+}
+
+void replica_wake_all(struct replica *replica)
+{
+    fiber_queue_wake_all(&replica->write_wake);
+    fiber_queue_wake_all(&replica->flush_done);
+    fiber_queue_wake_all(&replica->apply_wake);
+    fiber_queue_wake_all(&replica->timer_wake);
+    fiber_queue_wake_all(&replica->read_wake);
+    fiber_queue_wake_all(&replica->snapshot_wake);
+}
+
+void replica_fail(struct replica *replica, int err, const char *what)
+{
+    if (replica->failed != 0)
+        return;
+    replica->failed = err;
+    if (err == -E_CANCELED)
+        return; /* stopping: everybody sees it at his next wait */
+    log_error("replica %u: cannot %s in %s: %s; it takes no part until it is restarted",
+              replica->options.id, what, replica->dir, err_sentence(err));
+    replica_leadership_lost(replica);
+    replica_wake_all(replica);
+}
+
+/* ------------------------------------------------------------------ messages out */
+static void fill_append(const struct raft_append_entries *in, struct transport_message *out)
+{
+    out->head.term = in->term;
+    out->head.prev_index = in->prev_log_index;
+    out->head.prev_term = in->prev_log_term;
+    out->head.commit = in->leader_commit;
+    out->head.version = in->version;
+    out->n_entries = in->n_entries;
+}
+
+static void fill_append_result(const struct replica *replica, uint64_t to,
+                               const struct raft_append_entries_result *in, Tarn__RaftMessage *out)
+{
+    out->term = in->term;
+    out->rejected = in->rejected;
+    out->last_index = in->last_log_index;
+    out->version = in->version;
+    out->features = in->features;
+    out->capacity = in->capacity;
+    if (replica->heard_term == in->term && replica->heard_from == to)
+        out->lease_stamp = replica->heard_stamp;
+}
+
+static void fill_vote(const struct raft_request_vote *in, Tarn__RaftMessage *out)
+{
+    out->term = in->term;
+    out->candidate = in->candidate_id;
+    out->last_index = in->last_log_index;
+    out->last_term = in->last_log_term;
+    out->disrupt_leader = in->disrupt_leader;
+    out->pre_vote = in->pre_vote;
+    out->version = in->version;
+}
+
+static void fill_vote_result(const struct raft_request_vote_result *in, Tarn__RaftMessage *out)
+{
+    out->term = in->term;
+    out->vote_granted = in->vote_granted;
+    out->pre_vote = in->pre_vote;
+    out->version = in->version;
+    out->features = in->features;
+    out->capacity = in->capacity;
+}
+
+/* The snapshot itself is pulled by the receiver; the message says which. */
+static bool fill_install(const struct replica *replica, const struct raft_install_snapshot *in,
+                         struct transport_message *out)
+{
+    const struct snapshot_meta *meta = &replica->snapshot;
+    if (meta->index != in->last_index || meta->term != in->last_term)
+        return false;
+    Tarn__RaftMessage *head = &out->head;
+    head->term = in->term;
+    head->last_index = in->last_index;
+    head->last_term = in->last_term;
+    head->version = in->version;
+    head->conf_index = meta->conf_index;
+    for (unsigned i = 0; i < meta->n_servers; i++) {
+        Tarn__RaftServer *server = &out->servers[i];
+        tarn__raft_server__init(server);
+        memcpy(out->addresses[i], meta->servers[i].address, sizeof out->addresses[i]);
+        server->id = meta->servers[i].id;
+        server->role = meta->servers[i].role;
+        server->address = out->addresses[i];
+        out->server_list[i] = server;
+    }
+    head->conf = out->server_list;
+    head->n_conf = meta->n_servers;
+    snapshot_name(out->snapshot, meta->index, meta->term);
+    head->snapshot = out->snapshot;
+    head->snapshot_bytes = replica->snapshot_bytes;
+    return true;
+}
+
+static void send_message(struct replica *replica, const struct raft_message *in)
+{
+    if (replica->muted || in->server_id < 1 || in->server_id > replica->options.n_servers ||
+        in->server_id == replica->options.id)
+        return;
+    struct transport_message *out = transport_message_new();
+    if (out == NULL)
+        return; /* as good as lost on the way */
+    out->head.type = in->type;
+    out->head.from = replica->options.id;
+    bool send = true;
+    switch (in->type) {
+    case RAFT_APPEND_ENTRIES:
+        fill_append(&in->append_entries, out);
+        break;
+    case RAFT_APPEND_ENTRIES_RESULT:
+        fill_append_result(replica, in->server_id, &in->append_entries_result, &out->head);
+        break;
+    case RAFT_REQUEST_VOTE:
+        fill_vote(&in->request_vote, &out->head);
+        break;
+    case RAFT_REQUEST_VOTE_RESULT:
+        fill_vote_result(&in->request_vote_result, &out->head);
+        break;
+    case RAFT_INSTALL_SNAPSHOT:
+        send = fill_install(replica, &in->install_snapshot, out);
+        break;
+    case RAFT_TIMEOUT_NOW:
+        out->head.term = in->timeout_now.term;
+        out->head.last_index = in->timeout_now.last_log_index;
+        out->head.last_term = in->timeout_now.last_log_term;
+        out->head.version = in->timeout_now.version;
+        break;
+    }
+    if (send)
+        transport_send(replica->transport, (uint32_t)in->server_id, out);
+    else
+        free(out);
+}
+
+int replica_fetch(void *arg, uint64_t term, uint64_t first, uint32_t max,
+                  struct transport_batch *batch)
+{
+    struct replica *replica = arg;
+    batch->entries = calloc(max, sizeof *batch->entries);
+    if (batch->entries == NULL)
+        return -E_NOMEM;
+    while (batch->count < max && batch->data.len < TRANSPORT_BYTES_MAX) {
+        uint64_t index = first + batch->count;
+        if (index > wal_last(replica->wal))
+            break;
+        Tarn__RaftEntry *entry = &batch->entries[batch->count];
+        tarn__raft_entry__init(entry);
+        entry->term = wal_term_of(replica->wal, index);
+        entry->type = wal_type_of(replica->wal, index);
+        entry->length = (uint32_t)wal_length_of(replica->wal, index);
+        int err = wal_read(replica->wal, index, &batch->data);
+        if (err != 0)
+            return err;
+        batch->count++;
+    }
+    /* Within one term a leader's log only grows: what was read belongs together. Otherwise drop it. */
+    if (!replica->core_leads || raft_current_term(&replica->core->raft) != term)
+        return -E_NOENT;
+    return batch->count > 0 ? 0 : -E_NOENT;
+}
+
+/* ------------------------------------------------------------------ updates */
+static void state_changed(struct replica *replica)
+{
+    struct raft *raft = &replica->core->raft;
+    bool leads = raft_state(raft) == RAFT_LEADER;
+    if (leads && !replica->core_leads) {
+        replica->core_leads = true;
+        replica->ready_index = wal_last(replica->wal);
+        memset(replica->stamps, 0, sizeof replica->stamps);
+        log_info("replica %u leads in term %llu", replica->options.id,
+                 (unsigned long long)raft_current_term(raft));
+    } else if (!leads && replica->core_leads) {
+        log_info("replica %u no longer leads", replica->options.id);
+        replica_leadership_lost(replica);
+    }
+    fiber_queue_wake_all(&replica->timer_wake);
+    fiber_queue_wake_all(&replica->apply_wake);
+}
+
+/* Copies the entries into the log. The barrier of a new leader is the only one whose memory comes from
+ * raft itself; that of a received message is the caller's (R6). */
+static int take_entries(struct replica *replica, const struct raft_update *update)
+{
+    struct raft *raft = &replica->core->raft;
+    for (unsigned i = 0; i < update->entries.n; i++) {
+        struct raft_entry *entry = &update->entries.batch[i];
+        int err = wal_put(replica->wal, update->entries.index + i, entry->term, entry->type,
+                          entry->buf.base, entry->buf.len);
+        if (entry == &raft->barrier) {
+            raft_free(entry->batch);
+            entry->batch = entry->buf.base = NULL;
+        }
+        if (err != 0)
+            return err;
+    }
+    fiber_queue_wake_all(&replica->write_wake);
+    return 0;
+}
+
+static void take_snapshot(struct replica *replica, struct raft_update *update)
+{
+    struct core *core = replica->core;
+    CHECK(!core->has_install);
+    core->install = update->snapshot.metadata;
+    core->has_install = true;
+    raft_free(update->snapshot.chunk.base);
+    replica->installing = true;
+    install_start(replica);
+}
+
+static int carry_out(struct replica *replica, struct raft_update *update)
+{
+    struct raft *raft = &replica->core->raft;
+    if ((update->flags & (RAFT_UPDATE_CURRENT_TERM | RAFT_UPDATE_VOTED_FOR)) != 0) {
+        int err = wal_set_vote(replica->wal, raft_current_term(raft), raft_voted_for(raft));
+        if (err != 0) {
+            replica_fail(replica, err, "write the vote");
+            return err;
+        }
+    }
+    if ((update->flags & RAFT_UPDATE_ENTRIES) != 0) {
+        int err = take_entries(replica, update);
+        if (err != 0) {
+            replica_fail(replica, err, "take entries into the log");
+            return err;
+        }
+    }
+    if ((update->flags & RAFT_UPDATE_SNAPSHOT) != 0)
+        take_snapshot(replica, update);
+    if ((update->flags & RAFT_UPDATE_STATE) != 0)
+        state_changed(replica);
+    if ((update->flags & RAFT_UPDATE_MESSAGES) != 0)
+        for (unsigned i = 0; i < update->messages.n; i++)
+            send_message(replica, &update->messages.batch[i]);
+    if ((update->flags & RAFT_UPDATE_COMMIT_INDEX) != 0)
+        fiber_queue_wake_all(&replica->apply_wake);
+    return 0;
+}
+
+/* Only a submission may be refused; anything else that fails leaves a state nobody has written down. */
+static int step(struct replica *replica, struct raft_event *event, struct raft_update *ret_update)
+{
+    CHECK(replica->step_lock.held);
+    if (replica->failed != 0)
+        return replica->failed;
+    memset(ret_update, 0, sizeof *ret_update);
+    event->time = io_mono_ms(replica->io);
+    int rv = raft_step(&replica->core->raft, event, ret_update);
+    if (rv == 0)
+        return carry_out(replica, ret_update);
+    int err = raft_error(rv);
+    if (event->type != RAFT_SUBMIT || rv == RAFT_NOMEM)
+        replica_fail(replica, err, raft_strerror(rv));
+    return err;
+}
+
+/* ------------------------------------------------------------------ messages in */
+static void reply_stale(struct replica *replica, const Tarn__RaftMessage *message)
+{
+    struct raft_message reply = {.type = RAFT_APPEND_ENTRIES_RESULT, .server_id = message->from};
+    reply.append_entries_result = (struct raft_append_entries_result){
+        .version = 1,
+        .term = raft_current_term(&replica->core->raft),
+        .rejected = message->type == RAFT_TYPE_APPEND ? message->prev_index : 0};
+    send_message(replica, &reply);
+}
+
+static int receive(struct replica *replica, const Tarn__RaftMessage *in, struct raft_message *message,
+                   struct raft_update *update)
+{
+    message->type = in->type;
+    message->server_id = in->from;
+    message->server_address = replica->address_list[in->from - 1];
+    struct raft_event event = {.type = RAFT_RECEIVE, .receive.message = message};
+    return step(replica, &event, update);
+}
+
+/* One AppendEntries with the entries [from, to) of the message. */
+static int receive_entries(struct replica *replica, const Tarn__RaftMessage *in,
+                           struct raft_entry *entries, unsigned from, unsigned to)
+{
+    struct raft_message message = {
+        .append_entries = {.version = (unsigned char)in->version,
+                           .term = in->term,
+                           .prev_log_index = in->prev_index + from,
+                           .prev_log_term = from == 0 ? in->prev_term : entries[from - 1].term,
+                           .leader_commit = in->commit,
+                           .entries = entries + from,
+                           .n_entries = to - from}};
+    void *batch = NULL;
+    if (to > from) {
+        batch = raft_malloc(1);
+        if (batch == NULL)
+            return -E_NOMEM;
+        for (unsigned i = from; i < to; i++)
+            entries[i].batch = batch;
+    }
+    struct raft_update update;
+    int err = receive(replica, in, &message, &update);
+    if ((update.flags & RAFT_UPDATE_ENTRIES) != 0)
+        raft_free(batch); /* R6: otherwise raft has freed it */
+    return err;
+}
+
+static int decode_entries(const Tarn__RaftMessage *in, const uint8_t *payload, size_t payload_len,
+                          struct raft_entry **ret)
+{
+    if (in->n_entries > TRANSPORT_ENTRIES_MAX)
+        return -E_PROTO;
+    struct raft_entry *entries = calloc(in->n_entries + 1, sizeof *entries);
+    if (entries == NULL)
+        return -E_NOMEM;
+    struct reader r = reader_init(payload, payload_len);
+    for (size_t i = 0; i < in->n_entries; i++) {
+        const Tarn__RaftEntry *entry = in->entries[i];
+        const uint8_t *data = reader_bytes(&r, entry->length);
+        if (r.failed || entry->term == 0 || entry->type < RAFT_COMMAND || entry->type > RAFT_CHANGE) {
+            free(entries);
+            return -E_PROTO;
+        }
+        entries[i] = (struct raft_entry){
+            .term = entry->term,
+            .type = (enum raft_entry_type)entry->type,
+            .buf = {.base = (void *)(uintptr_t)data, .len = entry->length}};
+    }
+    *ret = entries;
+    return 0;
+}
+
+static int receive_append(struct replica *replica, const Tarn__RaftMessage *in,
+                          const uint8_t *payload, size_t payload_len)
+{
+    _cleanup_free_ struct raft_entry *entries = NULL;
+    int err = decode_entries(in, payload, payload_len, &entries);
+    if (err != 0)
+        return err;
+    if (in->prev_index > 0 && in->prev_term == 0)
+        return -E_PROTO;
+    if (in->term < raft_current_term(&replica->core->raft)) {
+        reply_stale(replica, in);
+        return 0;
+    }
+    if (replica->heard_term != in->term || replica->heard_from != in->from)
+        replica->heard_stamp = 0;
+    replica->heard_term = in->term;
+    replica->heard_from = in->from;
+    replica->heard_stamp = MAX(replica->heard_stamp, in->lease_stamp);
+    unsigned from = 0;
+    do { /* R4 */
+        unsigned to = from + 1;
+        while (to < in->n_entries && entries[to].type != RAFT_CHANGE)
+            to++;
+        err = receive_entries(replica, in, entries, from, MIN(to, (unsigned)in->n_entries));
+        from = to;
+    } while (err == 0 && from < in->n_entries);
+    return err;
+}
+
+static int receive_append_result(struct replica *replica, const Tarn__RaftMessage *in)
+{
+    struct raft_message message = {
+        .append_entries_result = {.version = (unsigned char)in->version,
+                                  .term = in->term,
+                                  .rejected = in->rejected,
+                                  .last_log_index = in->last_index,
+                                  .features = (unsigned short)in->features,
+                                  .capacity = (unsigned short)in->capacity}};
+    struct raft_update update;
+    int err = receive(replica, in, &message, &update);
+    if (err == 0 && replica->core_leads && in->term == raft_current_term(&replica->core->raft)) {
+        uint64_t *stamp = &replica->stamps[in->from - 1];
+        if (in->lease_stamp > *stamp && in->lease_stamp <= io_mono_ns(replica->io)) {
+            *stamp = in->lease_stamp;
+            fiber_queue_wake_all(&replica->read_wake);
+        }
+    }
+    return err;
+}
+
+static int receive_vote(struct replica *replica, const Tarn__RaftMessage *in)
+{
+    if (io_mono_ns(replica->io) < replica->silent_until_ns)
+        return 0;
+    struct raft_message message = {.request_vote = {.version = (unsigned char)in->version,
+                                                    .term = in->term,
+                                                    .candidate_id = in->candidate,
+                                                    .last_log_index = in->last_index,
+                                                    .last_log_term = in->last_term,
+                                                    .disrupt_leader = in->disrupt_leader,
+                                                    .pre_vote = in->pre_vote}};
+    struct raft_update update;
+    return receive(replica, in, &message, &update);
+}
+
+static int receive_vote_result(struct replica *replica, const Tarn__RaftMessage *in)
+{
+    struct raft_message message = {
+        .request_vote_result = {.version = (unsigned char)in->version,
+                                .term = in->term,
+                                .vote_granted = in->vote_granted,
+                                .pre_vote = in->pre_vote,
+                                .features = (unsigned short)in->features,
+                                .capacity = (unsigned short)in->capacity}};
+    struct raft_update update;
+    return receive(replica, in, &message, &update);
+}
+
+static int configuration_from(const Tarn__RaftMessage *in, struct raft_configuration *ret)
+{
+    raft_configuration_init(ret);
+    if (in->n_conf == 0 || in->n_conf > TRANSPORT_SERVERS_MAX)
+        return -E_PROTO;
+    for (size_t i = 0; i < in->n_conf; i++)
+        if (raft_configuration_add(ret, in->conf[i]->id, in->conf[i]->address,
+                                   (int)in->conf[i]->role) != 0) {
+            raft_configuration_close(ret);
+            return -E_PROTO;
+        }
+    return 0;
+}
+
+static int receive_install(struct replica *replica, const Tarn__RaftMessage *in)
+{
+    if (replica->installing || in->last_index == 0 || in->last_term == 0)
+        return 0; /* the one under way comes first; Raft offers again */
+    if (!snapshot_name_valid(in->snapshot))
+        return -E_PROTO;
+    if (in->term < raft_current_term(&replica->core->raft)) {
+        reply_stale(replica, in);
+        return 0;
+    }
+    struct raft_message message = {.install_snapshot = {.version = (unsigned char)in->version,
+                                                        .term = in->term,
+                                                        .last_index = in->last_index,
+                                                        .last_term = in->last_term,
+                                                        .conf_index = in->conf_index}};
+    int err = configuration_from(in, &message.install_snapshot.conf);
+    if (err != 0)
+        return err;
+    message.install_snapshot.data.base = raft_malloc(1); /* its owner becomes raft, or the update */
+    message.install_snapshot.data.len = 1;
+    strcpy(replica->offer, in->snapshot);
+    replica->offer_from = (uint32_t)in->from;
+    replica->offer_bytes = in->snapshot_bytes;
+    struct raft_update update;
+    return receive(replica, in, &message, &update);
+}
+
+static int dispatch(struct replica *replica, const Tarn__RaftMessage *in, const uint8_t *payload,
+                    size_t payload_len)
+{
+    switch (in->type) {
+    case RAFT_TYPE_APPEND:
+        return receive_append(replica, in, payload, payload_len);
+    case RAFT_TYPE_APPEND_RESULT:
+        return receive_append_result(replica, in);
+    case RAFT_TYPE_VOTE:
+        return receive_vote(replica, in);
+    case RAFT_TYPE_VOTE_RESULT:
+        return receive_vote_result(replica, in);
+    case RAFT_TYPE_INSTALL:
+        return receive_install(replica, in);
+    default:
+        return -E_PROTO;
+    }
+}
+
+int replica_handle_raft(struct replica *replica, struct rpc_request *request, const void *message)
+{
+    const Tarn__RaftMessage *in = message;
+    if (in->from < 1 || in->from > replica->options.n_servers || in->from == replica->options.id)
+        return -E_PROTO;
+    int err = fiber_mutex_lock(&replica->step_lock);
+    if (err != 0)
+        return err;
+    if (replica->stopping || replica->failed != 0 || replica->muted)
+        err = -E_UNAVAIL;
+    else if (transport_in_order(replica->transport, in)) /* R7 */
+        err = dispatch(replica, in, request->payload, request->payload_len);
+    fiber_mutex_unlock(&replica->step_lock);
+    if (err != 0)
+        return err;
+    Tarn__Empty empty = TARN__EMPTY__INIT;
+    return rpc_reply(request, &empty.base);
+}
+
+/* ------------------------------------------------------------------ timer */
+void timer_fiber(void *arg)
+{
+    struct replica *replica = arg;
+    while (!replica->stopping && replica->failed == 0) {
+        if (fiber_mutex_lock(&replica->step_lock) != 0)
+            break;
+        struct raft *raft = &replica->core->raft;
+        uint64_t now = io_mono_ms(replica->io);
+        if (!replica->stopping && now >= raft_timeout(raft)) {
+            struct raft_event event = {.type = RAFT_TIMEOUT};
+            struct raft_update update;
+            (void)step(replica, &event, &update); /* a failure is recorded in `failed` */
+            now = io_mono_ms(replica->io);
+        }
+        uint64_t until = raft_timeout(raft);
+        fiber_mutex_unlock(&replica->step_lock);
+        if (replica->stopping ||
+            fiber_queue_wait(&replica->timer_wake, until > now ? until - now : 1) == -E_CANCELED)
+            break;
+    }
+    fiber_group_done(&replica->fibers);
+}
+
+/* ------------------------------------------------------------------ entries of our own */
+int core_submit(struct replica *replica, struct proposal **list, unsigned n)
+{
+    struct raft *raft = &replica->core->raft;
+    static char no_batch; /* raft never frees what was submitted, it only wants it set */
+    _cleanup_free_ struct raft_entry *entries = calloc(n, sizeof *entries);
+    if (entries == NULL)
+        return -E_NOMEM;
+    for (unsigned i = 0; i < n; i++)
+        entries[i] = (struct raft_entry){.term = raft_current_term(raft),
+                                         .type = RAFT_COMMAND,
+                                         .buf = {.base = list[i]->data, .len = list[i]->len},
+                                         .batch = &no_batch};
+    uint64_t term = raft_current_term(raft), first = raft_last_index(raft) + 1;
+    for (unsigned i = 0; i < n; i++) {
+        list[i]->index = first + i;
+        list[i]->term = term;
+        proposals_push(&replica->inflight, list[i]);
+    }
+    struct raft_event event = {.type = RAFT_SUBMIT, .submit = {.entries = entries, .n = n}};
+    struct raft_update update;
+    int err = step(replica, &event, &update);
+    /* A failed replica has answered them already (leadership lost); a refusal has not. */
+    if (err != 0 && replica->failed == 0)
+        for (unsigned i = 0; i < n; i++)
+            proposals_remove(&replica->inflight, list[i]);
+    return replica->failed != 0 ? 0 : err;
+}
+
+int core_persisted(struct replica *replica, uint64_t durable)
+{
+    durable = MIN(durable, wal_last(replica->wal));
+    if (replica->installing || durable <= replica->core->raft.last_stored) /* R1 and R2 */
+        return 0;
+    struct raft_event event = {.type = RAFT_PERSISTED_ENTRIES, .persisted_entries.index = durable};
+    struct raft_update update;
+    return step(replica, &event, &update);
+}
+
+/* ------------------------------------------------------------------ life of the core */
+static void meta_configuration(const struct snapshot_meta *meta, struct raft_configuration *ret)
+{
+    raft_configuration_init(ret);
+    for (unsigned i = 0; i < meta->n_servers; i++)
+        CHECK(raft_configuration_add(ret, meta->servers[i].id, meta->servers[i].address,
+                                     (int)meta->servers[i].role) == 0);
+}
+
+static int load_entries(struct replica *replica, struct raft_entry **ret, unsigned *ret_n)
+{
+    struct wal *wal = replica->wal;
+    unsigned n = (unsigned)(wal_last(wal) + 1 - wal_first(wal));
+    struct raft_entry *entries = calloc(n + 1, sizeof *entries);
+    if (entries == NULL)
+        return -E_NOMEM;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t index = wal_first(wal) + i;
+        entries[i].term = wal_term_of(wal, index);
+        entries[i].type = (enum raft_entry_type)wal_type_of(wal, index);
+        if (entries[i].type != RAFT_CHANGE)
+            continue; /* raft looks only into configurations */
+        struct writer data = {0};
+        int err = wal_read(wal, index, &data);
+        entries[i].buf = (struct raft_buffer){.base = data.data, .len = data.len};
+        if (err != 0) {
+            for (unsigned j = 0; j <= i; j++)
+                free(entries[j].buf.base);
+            free(entries);
+            return err;
+        }
+    }
+    *ret = entries;
+    *ret_n = n;
+    return 0;
+}
+
+static int core_begin(struct replica *replica)
+{
+    struct raft_entry *entries;
+    unsigned n;
+    int err = load_entries(replica, &entries, &n);
+    if (err != 0)
+        return err;
+    struct raft_snapshot_metadata metadata = {.index = replica->snapshot.index,
+                                              .term = replica->snapshot.term,
+                                              .configuration_index = replica->snapshot.conf_index};
+    struct raft_event event = {.type = RAFT_START,
+                               .start = {.term = wal_current_term(replica->wal),
+                                         .voted_for = wal_voted_for(replica->wal),
+                                         .start_index = wal_first(replica->wal),
+                                         .entries = entries,
+                                         .n_entries = n}};
+    if (metadata.index > 0) {
+        meta_configuration(&replica->snapshot, &metadata.configuration); /* raft takes it */
+        event.start.metadata = &metadata;
+    }
+    struct raft_update update;
+    err = step(replica, &event, &update);
+    for (uint64_t i = 0; err == 0 && i < n; i++)
+        if (entries[i].type == RAFT_CHANGE && wal_first(replica->wal) + i <= replica->applied)
+            err = core_configuration_applied(replica, wal_first(replica->wal) + i,
+                                             entries[i].buf.base, entries[i].buf.len);
+    for (unsigned i = 0; i < n; i++)
+        free(entries[i].buf.base);
+    free(entries);
+    return err;
+}
+
+int core_start(struct replica *replica)
+{
+    const struct replica_options *options = &replica->options;
+    struct core *core = calloc(1, sizeof *core);
+    if (core == NULL)
+        return -E_NOMEM;
+    int rv = raft_init(&core->raft, NULL, NULL, options->id, replica->address_list[options->id - 1]);
+    if (rv != 0) {
+        free(core);
+        return raft_error(rv);
+    }
+    replica->core = core;
+    raft_seed(&core->raft, (unsigned)io_random_u64(replica->io));
+    raft_set_election_timeout(&core->raft, options->election_ms);
+    raft_set_heartbeat_timeout(&core->raft, options->heartbeat_ms);
+    raft_set_install_snapshot_timeout(&core->raft, INSTALL_TIMEOUT_MS);
+    raft_set_max_inflight_entries(&core->raft, INFLIGHT_ENTRIES_MAX);
+    raft_set_pre_vote(&core->raft, true);
+    return core_begin(replica);
+}
+
+void core_stop(struct replica *replica)
+{
+    struct core *core = replica->core;
+    if (core == NULL)
+        return;
+    if (core->has_install)
+        raft_configuration_close(&core->install.configuration);
+    raft_close(&core->raft, NULL);
+    free(core);
+    replica->core = NULL;
+}
+
+/* Raft cannot give up an installation: it is begun again from what is on disk. */
+void core_abandon_install(struct replica *replica)
+{
+    log_warn("replica %u: gives up on %s and starts again from its own log", replica->options.id,
+             replica->offer);
+    core_stop(replica);
+    replica->installing = false;
+    int err = core_start(replica);
+    if (err != 0)
+        replica_fail(replica, err, "start again");
+    replica_wake_all(replica);
+}
+
+int core_bootstrap_entry(struct replica *replica, uint8_t **ret_data, size_t *ret_len)
+{
+    struct raft_configuration conf;
+    raft_configuration_init(&conf);
+    int rv = 0;
+    for (unsigned i = 0; rv == 0 && i < replica->options.n_servers; i++)
+        rv = raft_configuration_add(&conf, i + 1, replica->address_list[i], RAFT_VOTER);
+    struct raft_buffer buf;
+    if (rv == 0)
+        rv = raft_configuration_encode(&conf, &buf);
+    raft_configuration_close(&conf);
+    if (rv != 0)
+        return rv == RAFT_DUPLICATEADDRESS ? -E_INVAL : raft_error(rv);
+    *ret_data = malloc(buf.len);
+    if (*ret_data != NULL)
+        memcpy(*ret_data, buf.base, buf.len);
+    *ret_len = buf.len;
+    raft_free(buf.base);
+    return *ret_data != NULL ? 0 : -E_NOMEM;
+}
+
+unsigned core_configuration_size(struct replica *replica)
+{
+    return replica->core->raft.configuration.n;
+}
+
+/* ------------------------------------------------------------------ snapshots and configurations */
+bool core_describe(struct replica *replica, struct snapshot_meta *ret)
+{
+    struct raft *raft = &replica->core->raft;
+    const struct raft_configuration *conf = &raft->configuration_committed;
+    *ret = (struct snapshot_meta){.index = replica->applied,
+                                  .term = wal_term_of(replica->wal, replica->applied),
+                                  .conf_index = raft->configuration_committed_index,
+                                  .real_ns = replica->last_real_ns,
+                                  .n_servers = conf->n};
+    if (replica->installing || raft->configuration_uncommitted_index != 0 || ret->term == 0 ||
+        ret->index > raft->last_stored || conf->n == 0 || conf->n > SNAPSHOT_SERVERS_MAX)
+        return false;
+    for (unsigned i = 0; i < conf->n; i++) {
+        ret->servers[i].id = conf->servers[i].id;
+        ret->servers[i].role = (uint32_t)conf->servers[i].role;
+        strncpy(ret->servers[i].address, conf->servers[i].address, sizeof ret->servers[i].address - 1);
+    }
+    return true;
+}
+
+int core_snapshot_taken(struct replica *replica, const struct snapshot_meta *meta, unsigned trailing)
+{
+    struct raft_event event = {.type = RAFT_SNAPSHOT,
+                               .snapshot = {.metadata = {.index = meta->index,
+                                                         .term = meta->term,
+                                                         .configuration_index = meta->conf_index},
+                                            .trailing = trailing}};
+    meta_configuration(meta, &event.snapshot.metadata.configuration); /* raft takes it */
+    struct raft_update update;
+    return step(replica, &event, &update);
+}
+
+int core_snapshot_installed(struct replica *replica)
+{
+    struct core *core = replica->core;
+    CHECK(core->has_install && replica->installing);
+    struct raft_event event = {.type = RAFT_PERSISTED_SNAPSHOT,
+                               .persisted_snapshot = {.metadata = core->install, .last = true}};
+    core->has_install = false; /* raft takes the configuration */
+    replica->installing = false;
+    struct raft_update update;
+    return step(replica, &event, &update);
+}
+
+int core_configuration_applied(struct replica *replica, uint64_t index, const void *data, size_t len)
+{
+    struct raft_buffer buf = {.base = (void *)(uintptr_t)data, .len = len};
+    struct raft_event event = {.type = RAFT_CONFIGURATION, .configuration.index = index};
+    int rv = raft_configuration_decode(&buf, &event.configuration.conf); /* raft takes it */
+    if (rv != 0)
+        return raft_error(rv);
+    struct raft_update update;
+    return step(replica, &event, &update);
+}
+
+/* ------------------------------------------------------------------ getters */
+uint64_t core_apply_limit(const struct replica *replica)
+{
+    const struct raft *raft = &replica->core->raft;
+    return replica->installing ? 0 : MIN(raft_commit_index(raft), raft->last_stored);
+}
+
+uint64_t core_term(const struct replica *replica)
+{
+    return raft_current_term(&replica->core->raft);
+}
+
+uint64_t replica_term(const struct replica *replica)
+{
+    return core_term(replica);
+}
+
+uint32_t replica_leader_id(const struct replica *replica)
+{
+    if (replica->core_leads)
+        return replica->leads ? replica->options.id : 0;
+    raft_id id = 0;
+    const char *address;
+    raft_leader(&replica->core->raft, &id, &address);
+    return id <= replica->options.n_servers && id != replica->options.id ? (uint32_t)id : 0;
+}
+
+unsigned replica_describe(const struct replica *replica, uint32_t *ids, uint64_t *match,
+                          bool *reachable, unsigned max)
+{
+    unsigned n = MIN(replica->options.n_servers, max);
+    for (unsigned i = 0; i < n; i++) {
+        raft_index index = 0;
+        ids[i] = i + 1;
+        if (raft_match_index(&replica->core->raft, i + 1, &index) != 0)
+            index = i + 1 == replica->options.id ? replica->applied : 0;
+        match[i] = index;
+        reachable[i] = transport_reachable(replica->transport, i + 1);
+    }
+    return n;
+}

@@ -1,0 +1,295 @@
+/* Opening a replica: log, snapshot and tables are brought to agree before raft sees them. */
+#include "replica_impl.h"
+#include "common/check.h"
+#include "common/err.h"
+#include "common/log.h"
+#include "meta.pb-c.h"
+#include <stdio.h>
+
+#define ELECTION_MS 1000
+#define HEARTBEAT_MS 100
+#define SNAPSHOT_ENTRIES 100000
+#define TRAILING_ENTRIES 50000
+#define MAP_BYTES GIB(256)
+
+static uint64_t or_default(uint64_t value, uint64_t standard)
+{
+    return value != 0 ? value : standard;
+}
+
+static int options_copy(struct replica *replica, const struct replica_options *options)
+{
+    if (options->n_servers < 1 || options->n_servers > CONFIG_META_MAX || options->id < 1 ||
+        options->id > options->n_servers)
+        return -E_INVAL;
+    replica->options = *options;
+    struct replica_options *own = &replica->options;
+    own->election_ms = (unsigned)or_default(own->election_ms, ELECTION_MS);
+    own->heartbeat_ms = (unsigned)or_default(own->heartbeat_ms, HEARTBEAT_MS);
+    own->snapshot_entries = or_default(own->snapshot_entries, SNAPSHOT_ENTRIES);
+    own->trailing_entries = or_default(own->trailing_entries, TRAILING_ENTRIES);
+    own->map_bytes = or_default(own->map_bytes, MAP_BYTES);
+    /* 60 % of the time in which followers refuse to vote: clocks may differ by a third. */
+    replica->lease_ns = own->election_ms * UINT64_C(600000);
+    for (unsigned i = 0; i < own->n_servers; i++) {
+        if (snprintf(replica->addresses[i], sizeof replica->addresses[i], "%s",
+                     options->addresses[i]) >= (int)sizeof replica->addresses[i])
+            return -E_NAMETOOLONG;
+        replica->address_list[i] = replica->addresses[i];
+    }
+    own->addresses = replica->address_list;
+    if (snprintf(replica->dir, sizeof replica->dir, "%s", options->dir) >= (int)sizeof replica->dir)
+        return -E_NAMETOOLONG;
+    own->dir = replica->dir;
+    snprintf(replica->log_dir, sizeof replica->log_dir, "%s/log", replica->dir);
+    snprintf(replica->snapshot_dir, sizeof replica->snapshot_dir, "%s/snapshots", replica->dir);
+    snprintf(replica->tables_dir, sizeof replica->tables_dir, "%s/tables", replica->dir);
+    return 0;
+}
+
+static int make_dirs(struct replica *replica)
+{
+    const char *const dirs[] = {replica->dir, replica->log_dir, replica->snapshot_dir};
+    for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
+        int err = io_mkdir(replica->io, dirs[i], 0700);
+        if (err != 0 && err != -E_EXIST)
+            return err;
+    }
+    return io_sync_dir(replica->io, replica->dir);
+}
+
+/* ------------------------------------------------------------------ the log against the snapshot */
+static int complain(const struct replica *replica, const char *what)
+{
+    log_error("replica %u: %s in %s; restore or replace this replica", replica->options.id, what,
+              replica->dir);
+    return -E_CORRUPT;
+}
+
+static int open_log(struct replica *replica)
+{
+    struct wal_options options = {.dir = replica->log_dir,
+                                  .segment_bytes = replica->options.segment_bytes};
+    int err = wal_open(replica->io, &options, &replica->wal);
+    if (err != 0)
+        return err;
+    err = snapshot_clean(replica->io, replica->snapshot_dir);
+    if (err != 0)
+        return err;
+    err = snapshot_newest(replica->io, replica->snapshot_dir, &replica->snapshot,
+                          &replica->snapshot_bytes);
+    if (err != 0 && err != -E_NOENT)
+        return err;
+    const struct snapshot_meta *snapshot = &replica->snapshot;
+    if (snapshot->index == 0)
+        return wal_first(replica->wal) > 1 ? complain(replica, "the log's beginning is missing") : 0;
+    if (wal_first(replica->wal) > snapshot->index + 1)
+        return complain(replica, "entries between the snapshot and the log are missing");
+    /* A snapshot installed from the leader whose log was not yet begun anew before a crash. */
+    uint64_t term = wal_term_of(replica->wal, snapshot->index);
+    if (wal_last(replica->wal) < snapshot->index || (term != 0 && term != snapshot->term))
+        return wal_reset(replica->wal, snapshot->index + 1);
+    return 0;
+}
+
+/* The first start: entry 1 is the configuration, the same on every replica. */
+static int bootstrap(struct replica *replica)
+{
+    struct wal *wal = replica->wal;
+    if (wal_current_term(wal) > 0)
+        return 0;
+    if (replica->snapshot.index > 0 || wal_last(wal) > 1)
+        return complain(replica, "a log without a term");
+    int err = 0;
+    if (wal_last(wal) == 0) {
+        _cleanup_free_ uint8_t *data = NULL;
+        size_t len;
+        uint64_t durable;
+        err = core_bootstrap_entry(replica, &data, &len);
+        if (err == 0)
+            err = wal_put(wal, 1, 1, RAFT_ENTRY_CHANGE, data, len);
+        if (err == 0)
+            err = wal_flush(wal, &durable);
+    }
+    return err != 0 ? err : wal_set_vote(wal, 1, 0);
+}
+
+/* ------------------------------------------------------------------ the tables */
+static int tables_applied(struct replica *replica, uint64_t *ret)
+{
+    struct kv_txn *txn;
+    int err = kv_begin(replica->kv, true, &txn);
+    if (err != 0)
+        return err;
+    err = fsm_init(txn);
+    if (err == 0)
+        err = fsm_applied_index(txn, ret);
+    if (err == 0)
+        return kv_commit(txn);
+    kv_abort(txn);
+    return err;
+}
+
+static int any_key(void *arg, struct kv_val key, struct kv_val value)
+{
+    *(bool *)arg = false;
+    return 1;
+}
+
+static int tables_empty(struct replica *replica, bool *ret)
+{
+    struct kv_txn *txn;
+    int err = kv_begin(replica->kv, false, &txn);
+    if (err != 0)
+        return err;
+    *ret = true;
+    err = kv_scan(txn, NULL, 0, NULL, 0, any_key, ret);
+    kv_abort(txn);
+    return err;
+}
+
+/* Barriers and configurations leave no trace in the tables, so they may lag behind the log's truth by
+ * such entries; what they miss is applied again from the log, or all comes from the snapshot. */
+static int open_tables(struct replica *replica)
+{
+    int err = replica->options.memory_tables
+                  ? kv_mem_open(&replica->kv)
+                  : kv_lmdb_open(replica->tables_dir, replica->options.map_bytes, &replica->kv);
+    bool empty = true, load = false;
+    uint64_t applied = 0;
+    if (err == 0)
+        err = tables_empty(replica, &empty);
+    if (err == 0 && !empty)
+        err = tables_applied(replica, &applied);
+    if (err != 0)
+        return err;
+    const struct snapshot_meta *snapshot = &replica->snapshot;
+    if (applied > MAX(wal_last(replica->wal), snapshot->index))
+        return complain(replica, "the tables know more than the log");
+    load = snapshot->index > applied && (empty || applied + 1 < wal_first(replica->wal));
+    if (load)
+        err = snapshot_load(replica->io, replica->snapshot_dir, snapshot, replica->kv);
+    if (err == 0)
+        err = tables_applied(replica, &applied);
+    if (err != 0)
+        return err;
+    replica->applied = load ? snapshot->index : applied;
+    replica->last_real_ns = snapshot->real_ns;
+    if (replica->applied + 1 < wal_first(replica->wal))
+        return complain(replica, "entries between the tables and the log are missing");
+    return 0;
+}
+
+/* The clock never goes back below what is in the log, whoever wrote it. */
+static int last_clock(struct replica *replica)
+{
+    struct wal *wal = replica->wal;
+    uint64_t index = wal_last(wal);
+    while (index >= wal_first(wal) && index > 0 && wal_type_of(wal, index) != RAFT_ENTRY_COMMAND)
+        index--;
+    if (index < wal_first(wal) || index == 0)
+        return 0;
+    _cleanup_(writer_fini) struct writer data = {0};
+    int err = wal_read(wal, index, &data);
+    if (err != 0)
+        return err;
+    Tarn__LogCommand *command = tarn__log_command__unpack(NULL, data.len, data.data);
+    if (command == NULL)
+        return complain(replica, "the last log entry is not a command");
+    replica->last_real_ns = MAX(replica->last_real_ns, command->real_ns);
+    tarn__log_command__free_unpacked(command, NULL);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ life */
+static int spawn(struct replica *replica, const char *name, fiber_fn fn)
+{
+    fiber_group_add(&replica->fibers);
+    int err = fiber_spawn(replica->io, name, fn, replica);
+    if (err != 0)
+        fiber_group_done(&replica->fibers);
+    return err;
+}
+
+static int take_part(struct replica *replica)
+{
+    struct transport_options transport = {.auth = replica->options.auth,
+                                          .self = replica->options.id,
+                                          .n_servers = replica->options.n_servers,
+                                          .addresses = replica->address_list,
+                                          .timeout_ms = 2 * replica->options.election_ms,
+                                          .fetch = replica_fetch,
+                                          .arg = replica};
+    int err = transport_start(replica->io, &transport, &replica->transport);
+    /* Before a restart this replica may have promised a leader not to vote for a while. */
+    if (wal_current_term(replica->wal) > 1)
+        replica->silent_until_ns =
+            io_mono_ns(replica->io) + replica->options.election_ms * UINT64_C(1000000);
+    if (err == 0)
+        err = fiber_mutex_lock(&replica->step_lock);
+    if (err != 0)
+        return err;
+    err = core_start(replica);
+    fiber_mutex_unlock(&replica->step_lock);
+    if (err == 0 && core_configuration_size(replica) != replica->options.n_servers) {
+        log_error("replica %u: the log in %s was made for %u replicas, the configuration names %u",
+                  replica->options.id, replica->dir, core_configuration_size(replica),
+                  replica->options.n_servers);
+        err = -E_INVAL;
+    }
+    if (err == 0)
+        err = spawn(replica, "raft-writer", writer_fiber);
+    if (err == 0)
+        err = spawn(replica, "raft-apply", apply_fiber);
+    if (err == 0)
+        err = spawn(replica, "raft-timer", timer_fiber);
+    if (err == 0)
+        err = spawn(replica, "raft-snapshot", snapshot_fiber);
+    return err;
+}
+
+int replica_start(struct io *io, const struct replica_options *options, struct replica **ret)
+{
+    struct replica *replica = calloc(1, sizeof *replica);
+    if (replica == NULL)
+        return -E_NOMEM;
+    replica->io = io;
+    proposals_init(&replica->pending);
+    proposals_init(&replica->inflight);
+    int err = options_copy(replica, options);
+    if (err == 0)
+        err = make_dirs(replica);
+    if (err == 0)
+        err = open_log(replica);
+    if (err == 0)
+        err = bootstrap(replica);
+    if (err == 0)
+        err = open_tables(replica);
+    if (err == 0)
+        err = last_clock(replica);
+    if (err == 0)
+        err = take_part(replica);
+    if (err != 0) {
+        replica_stop(replica);
+        return err;
+    }
+    *ret = replica;
+    return 0;
+}
+
+void replica_stop(struct replica *replica)
+{
+    if (replica == NULL)
+        return;
+    replica->stopping = true;
+    replica->options.on_leader = NULL;
+    replica_leadership_lost(replica);
+    replica_wake_all(replica);
+    if (replica->fibers.running > 0)
+        fiber_group_wait(&replica->fibers);
+    transport_stop(replica->transport);
+    core_stop(replica);
+    kv_close(replica->kv);
+    wal_close(replica->wal);
+    free(replica);
+}
