@@ -111,11 +111,8 @@ static const struct setting {
     const char *(*parse)(struct config *config, char *text);
     bool required;
 } settings[] = {
-    {"cluster_id", parse_cluster_id, true},
-    {"key", parse_key, true},
-    {"meta", parse_meta, true},
-    {"gateway", parse_gateway, false},
-    {"node", parse_node, false},
+    {"cluster_id", parse_cluster_id, true}, {"key", parse_key, true},    {"meta", parse_meta, true},
+    {"gateway", parse_gateway, false},      {"node", parse_node, false},
 };
 
 /* ---- lines ---- */

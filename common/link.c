@@ -7,10 +7,10 @@
 
 #define LINK_MAGIC 0x4c4e4b31u
 #define RECV_BUFFER_BYTES KIB(16)
-#define BATCH_IOV_MAX 256       /* entries of one sendv: 128 small frames */
-#define BATCH_BYTES_MAX MIB(4)  /* bound of what one frame waits for others */
-#define PIECE_BYTES KIB(256)    /* checksummed while still in the processor's cache */
-#define WITHDRAW_MS 1000        /* how long a frame that is being sent may take to leave */
+#define BATCH_IOV_MAX 256      /* entries of one sendv: 128 small frames */
+#define BATCH_BYTES_MAX MIB(4) /* bound of what one frame waits for others */
+#define PIECE_BYTES KIB(256)   /* checksummed while still in the processor's cache */
+#define WITHDRAW_MS 1000       /* how long a frame that is being sent may take to leave */
 #define FD_TIMEOUT_MS 5000
 
 struct link_item {
@@ -118,8 +118,7 @@ static void finish_item(struct link *link, struct link_item *item, int err)
 
 static void finish_queue(struct link *link, struct list *items, int err)
 {
-    list_foreach_safe(items, it, next)
-    {
+    list_foreach_safe (items, it, next) {
         list_remove(it);
         finish_item(link, list_entry(it, struct link_item, node), err);
     }
@@ -341,7 +340,8 @@ void link_withdraw(struct link *link, struct link_sent *sent)
         fiber_queue_wake_all(&link->room);
         return;
     }
-    /* The frame is being sent. Half of it may have left: it has to leave wholly or the stream ends. */
+    /* The frame is being sent. Half of it may have left: it has to leave wholly or the stream ends.
+     */
     if (item->n_payload == 0 && item->fd < 0) {
         item->sent = NULL;
         sent->item = NULL;

@@ -18,6 +18,7 @@ struct rpc_auth {
 
 /* ------------------------------------------------------------------ client */
 struct rpc_client;
+/* Runs in the fiber that receives: must not wait, may destroy the client. */
 typedef void (*rpc_push_fn)(void *arg, unsigned op, const uint8_t *control, size_t control_len);
 /* Called once when an established connection is lost (not at rpc_client_destroy). Must not wait. */
 typedef void (*rpc_lost_fn)(void *arg);
@@ -34,7 +35,7 @@ struct rpc_call {
     unsigned op;
     const ProtobufCMessage *request;               /* NULL = empty */
     const struct iovec *payload;                   /* borrowed for the call */
-    unsigned n_payload;
+    unsigned n_payload;                            /* at most 64, as in replies */
     bool payload_cells;                            /* see FRAME_PAYLOAD_CELLS, for the request */
     uint64_t epoch;
     uint64_t timeout_ms;                           /* 0 = 10 s; UINT64_MAX = none */
@@ -43,15 +44,17 @@ struct rpc_call {
     size_t into_size;                              /* a larger payload is -E_PROTO */
     /* results */
     ProtobufCMessage *reply;  /* free with protobuf_c_message_free_unpacked(); NULL on failure */
-    void *reply_payload;      /* == into, or malloc'd: free() it */
+    void *reply_payload;      /* == into, or to be freed by rpc_call_fini() or free(): 4096-aligned and padded
+                               * with zeros */
     size_t reply_payload_len;
     bool reply_payload_cells;
     char detail[160];         /* on failure: the server's own words, may be empty */
     char leader[64];          /* on -E_NOT_LEADER: address of the leader, may be empty */
 };
 /* Sends and waits for the reply. Returns 0, the server's error, or -E_CONN -E_TIMEOUT -E_AUTH
- * -E_CLUSTER -E_VERSION -E_PROTO -E_CANCELED. After -E_CONN and -E_TIMEOUT the request may or may
- * not have been carried out: only idempotent requests are sent again. */
+ * -E_CLUSTER -E_VERSION -E_PROTO -E_CANCELED, -E_INVAL when it is too large to be sent. After
+ * -E_CONN and -E_TIMEOUT the request may or may not have been carried out: only idempotent requests
+ * are sent again. */
 int rpc_call(struct rpc_client *client, struct rpc_call *call);
 /* Releases what the results own (not `into`). */
 void rpc_call_fini(struct rpc_call *call);
@@ -68,7 +71,8 @@ struct rpc_request {
     uint64_t epoch;
     const uint8_t *control; /* the packed control message, valid until the handler returns */
     size_t control_len;
-    uint8_t *payload;       /* 4096-aligned and padded to 4096, owned by the request; NULL when none */
+    uint8_t *payload;       /* 4096-aligned and padded to 4096 with zeros, owned by the request; NULL when
+                             * none. A handler may take it: set NULL here, free() later. */
     size_t payload_len;
     bool payload_cells;
     void *conn_data;        /* what rpc_conn_set_data() stored */
@@ -100,7 +104,8 @@ struct rpc_service {
 /* Serves on `listener` (taken over) until rpc_server_stop(). `service` and `auth` are borrowed. */
 int rpc_server_start(struct io *io, struct io_listener *listener, const struct rpc_auth *auth,
                      const struct rpc_service *service, struct rpc_server **ret_server);
-void rpc_server_stop(struct rpc_server *server); /* closes, waits for handlers, frees */
+/* Closes, waits for handlers, frees. From a fiber that is not a handler, or after io_run(). NULL allowed. */
+void rpc_server_stop(struct rpc_server *server);
 
 int rpc_reply(struct rpc_request *request, const ProtobufCMessage *message);
 int rpc_reply_payload(struct rpc_request *request, const ProtobufCMessage *message,

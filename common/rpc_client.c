@@ -96,7 +96,8 @@ static void link_unrefp(struct link **link)
     link_unref(*link);
 }
 
-struct rpc_client *rpc_client_create(struct io *io, const char *address, const struct rpc_auth *auth)
+struct rpc_client *rpc_client_create(struct io *io, const char *address,
+                                     const struct rpc_auth *auth)
 {
     struct rpc_client *client = calloc(1, sizeof *client);
     if (client == NULL)
@@ -343,8 +344,8 @@ static bool release(struct pending *pending)
     return stays;
 }
 
-/* Receives the payload. Returns the link's error; *ret_pending becomes NULL when the caller has left
- * meanwhile, otherwise *ret_err is the call's result so far. */
+/* Receives the payload. Returns the link's error; *ret_pending becomes NULL when the caller has
+ * left meanwhile, otherwise *ret_err is the call's result so far. */
 static int recv_reply_payload(struct link *link, struct pending **ret_pending,
                               const struct frame *frame, int *ret_err)
 {

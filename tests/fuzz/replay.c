@@ -1,6 +1,7 @@
-/* Runs a fuzzer without libFuzzer: replay CORPUS-DIR MUTATIONS SEED. Every file of the corpus, every
- * prefix of it, then seeded mutations. Each input lies in memory of exactly its size, so that the
- * address sanitizer sees the first byte too many. A failing mutation is found again by its seed. */
+/* Runs a fuzzer without libFuzzer: replay CORPUS-DIR MUTATIONS SEED. Every file of the corpus,
+ * every prefix of it, then seeded mutations. Each input lies in memory of exactly its size, so that
+ * the address sanitizer sees the first byte too many. A failing mutation is found again by its
+ * seed. */
 #include "fuzz.h"
 
 #include <dirent.h>

@@ -75,7 +75,8 @@ static void assert_mistake(const char *part, char **argv)
 
 static void test_options_may_stand_anywhere(void **state)
 {
-    char *argv[] = {"p", "a", "--json", "b", "--dir", "/x", "--nodes=3", "c", "--chunk", "1M", NULL};
+    char *argv[] = {"p",         "a", "--json",  "b",  "--dir", "/x",
+                    "--nodes=3", "c", "--chunk", "1M", NULL};
     int n;
     cli_parse(10, argv, "u", "a", options, ARRAY_SIZE(options), &n);
     assert_int_equal(n, 3);
@@ -138,7 +139,8 @@ static void test_mistakes_name_the_option_and_the_range(void **state)
     assert_mistake("--nodes takes a whole number from 1 to 64, not '65'", ARGV("--nodes", "65"));
     assert_mistake("--nodes takes a whole number from 1 to 64, not ''", ARGV("--nodes="));
     assert_mistake("not '-1'", ARGV("--nodes", "-1"));
-    assert_mistake("--chunk takes a size from 64.0 KiB to 64.0 MiB, not '1K'", ARGV("--chunk", "1K"));
+    assert_mistake("--chunk takes a size from 64.0 KiB to 64.0 MiB, not '1K'",
+                   ARGV("--chunk", "1K"));
     assert_mistake("not '1X'", ARGV("--chunk=1X"));
 }
 
@@ -166,7 +168,8 @@ static void test_sizes(void **state)
     assert_int_equal(n, GIB(3));
     assert_int_equal(cli_parse_size("2T", &n), 0);
     assert_int_equal(n, GIB(2048));
-    static const char *const bad[] = {"", "K", "-1", " 1", "1KK", "1.5G", "99999999999999999999", "16777216T", "1 K"};
+    static const char *const bad[] = {
+        "", "K", "-1", " 1", "1KK", "1.5G", "99999999999999999999", "16777216T", "1 K"};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
         assert_int_equal(cli_parse_size(bad[i], &n), -E_INVAL);
     assert_int_equal(n, GIB(2048));

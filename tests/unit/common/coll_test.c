@@ -19,13 +19,11 @@ static void test_a_list_keeps_its_order(void **state)
     list_prepend(&head, &items[0].node);
     list_insert_before(&items[3].node, &items[2].node);
     int expected = 0;
-    list_foreach(&head, it)
-    {
+    list_foreach (&head, it) {
         assert_int_equal(list_entry(it, struct item, node)->value, expected++);
     }
     assert_int_equal(expected, 4);
-    list_foreach_safe(&head, it, next)
-    {
+    list_foreach_safe (&head, it, next) {
         list_remove(it);
     }
     assert_true(list_empty(&head));

@@ -75,20 +75,23 @@ static void test_hellos_are_those_of_the_page(void **state)
     fill(server_nonce, 0x80, sizeof server_nonce);
 
     hello_client_encode(&client, got);
-    assert_int_equal(golden_read(golden_path, "hello_client", expected, sizeof expected), HELLO_CLIENT_BYTES);
+    assert_int_equal(golden_read(golden_path, "hello_client", expected, sizeof expected),
+                     HELLO_CLIENT_BYTES);
     assert_memory_equal(got, expected, HELLO_CLIENT_BYTES);
 
     struct hello_server server;
     memcpy(server.nonce, server_nonce, sizeof server.nonce);
     hello_proof(key, HELLO_SERVER, &client, server_nonce, server.proof);
     hello_server_encode(&server, got);
-    assert_int_equal(golden_read(golden_path, "hello_server", expected, sizeof expected), HELLO_SERVER_BYTES);
+    assert_int_equal(golden_read(golden_path, "hello_server", expected, sizeof expected),
+                     HELLO_SERVER_BYTES);
     assert_memory_equal(got, expected, HELLO_SERVER_BYTES);
 
     struct hello_prove prove;
     hello_proof(key, HELLO_CLIENT, &client, server_nonce, prove.proof);
     hello_prove_encode(&prove, got);
-    assert_int_equal(golden_read(golden_path, "hello_prove", expected, sizeof expected), HELLO_PROVE_BYTES);
+    assert_int_equal(golden_read(golden_path, "hello_prove", expected, sizeof expected),
+                     HELLO_PROVE_BYTES);
     assert_memory_equal(got, expected, HELLO_PROVE_BYTES);
 }
 
@@ -126,9 +129,15 @@ static void test_a_frame_survives(void **state)
         with_checksums(request),
         {.kind = FRAME_HELLO, .status = 56},
         {.kind = FRAME_REPLY, .status = 40, .flags = FRAME_CLOSED},
-        {.kind = FRAME_REQUEST, .op = UINT16_MAX, .control_len = FRAME_CONTROL_MAX, .control_crc = 1,
-         .payload_len = FRAME_PAYLOAD_MAX, .payload_crc = ~0u, .request_id = UINT64_MAX,
-         .cluster_id = UINT64_MAX, .epoch = UINT64_MAX},
+        {.kind = FRAME_REQUEST,
+         .op = UINT16_MAX,
+         .control_len = FRAME_CONTROL_MAX,
+         .control_crc = 1,
+         .payload_len = FRAME_PAYLOAD_MAX,
+         .payload_crc = ~0u,
+         .request_id = UINT64_MAX,
+         .cluster_id = UINT64_MAX,
+         .epoch = UINT64_MAX},
     };
     for (size_t i = 0; i < ARRAY_SIZE(frames); i++) {
         uint8_t bytes[FRAME_HEADER_BYTES];
@@ -149,7 +158,7 @@ static void test_out_of_bounds_is_refused(void **state)
     bad[3].control_len = FRAME_CONTROL_MAX + 1;
     bad[4].payload_len = FRAME_PAYLOAD_MAX + 1;
     bad[5].status = 1;
-    bad[6].kind = FRAME_PUSH; /* with a payload */
+    bad[6].kind = FRAME_PUSH;           /* with a payload */
     bad[7].flags = FRAME_PAYLOAD_CELLS; /* and a checksum */
     bad[8].control_len = 0;
     bad[9].payload_len = 0;

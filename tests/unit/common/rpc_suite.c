@@ -3,7 +3,10 @@
 #include "common/crc.h"
 #include "common/rpc_wire.h"
 
-#define TEXT(t) (&(Tarn__ErrorDetail){PROTOBUF_C_MESSAGE_INIT(&tarn__error_detail__descriptor), .text = (char *)(t), .leader = (char *)""}.base)
+#define TEXT(t)                                                                                    \
+    (&(Tarn__ErrorDetail){PROTOBUF_C_MESSAGE_INIT(&tarn__error_detail__descriptor),                \
+                          .text = (char *)(t), .leader = (char *)""}                               \
+          .base)
 
 static const char *text_of(const struct rpc_call *call)
 {
@@ -24,12 +27,14 @@ static int op_echo(void *ctx, struct rpc_request *request, const void *message)
     struct iovec parts[2] = {{request->payload, request->payload_len / 3},
                              {request->payload + request->payload_len / 3,
                               request->payload_len - request->payload_len / 3}};
-    return rpc_reply_payload(request, message, parts, request->payload_len > 0 ? 2 : 0, request->payload_cells);
+    return rpc_reply_payload(request, message, parts, request->payload_len > 0 ? 2 : 0,
+                             request->payload_cells);
 }
 
 static int op_fail(void *ctx, struct rpc_request *request, const void *message)
 {
-    return rpc_reply_error(request, -E_NOT_LEADER, "tcp:leader:1", ((const Tarn__ErrorDetail *)message)->text);
+    return rpc_reply_error(request, -E_NOT_LEADER, "tcp:leader:1",
+                           ((const Tarn__ErrorDetail *)message)->text);
 }
 
 static int op_return(void *ctx, struct rpc_request *request, const void *message)
@@ -103,16 +108,24 @@ static void closed(void *ctx, struct rpc_conn *conn)
     fiber_queue_wake_all(&bench->changed);
 }
 
-#define OP(number, fn) {number, #fn, &tarn__error_detail__descriptor, fn}
-static const struct rpc_op ops[] = {OP(OP_ECHO, op_echo), OP(OP_FAIL, op_fail),   OP(OP_RETURN, op_return),
-                                    OP(OP_HOLD, op_hold), OP(OP_TELL, op_tell),   OP(OP_FD, op_fd),
-                                    OP(OP_CUT, op_cut),   OP(OP_LARGE, op_large), OP(OP_MUTE, op_mute)};
+#define OP(number, fn)                                                                             \
+    {                                                                                              \
+        number, #fn, &tarn__error_detail__descriptor, fn                                           \
+    }
+static const struct rpc_op ops[] = {
+    OP(OP_ECHO, op_echo), OP(OP_FAIL, op_fail),   OP(OP_RETURN, op_return),
+    OP(OP_HOLD, op_hold), OP(OP_TELL, op_tell),   OP(OP_FD, op_fd),
+    OP(OP_CUT, op_cut),   OP(OP_LARGE, op_large), OP(OP_MUTE, op_mute)};
 
 void bench_start(struct bench *bench, struct io *io, const char *address)
 {
-    static struct rpc_service service = {.ops = ops, .n_ops = ARRAY_SIZE(ops), .opened = opened, .closed = closed};
+    static struct rpc_service service = {
+        .ops = ops, .n_ops = ARRAY_SIZE(ops), .opened = opened, .closed = closed};
     service.ctx = bench;
-    *bench = (struct bench){.io = io, .auth = {.cluster_id = 7, .key = {1, 2, 3}, .name = "test"}, .aligned = true, .fd = -1};
+    *bench = (struct bench){.io = io,
+                            .auth = {.cluster_id = 7, .key = {1, 2, 3}, .name = "test"},
+                            .aligned = true,
+                            .fd = -1};
     struct io_listener *listener = NULL;
     expect_equal(io_listen(io, address, &listener), 0);
     snprintf(bench->address, sizeof bench->address, "%s", io_listener_address(listener));
@@ -162,9 +175,11 @@ struct rpc_client *bench_client(struct bench *bench)
 
 #define ANY_ADDRESS "tcp:127.0.0.1:0"
 
-static int call_text(struct rpc_client *client, unsigned op, const char *text, struct rpc_call *call)
+static int call_text(struct rpc_client *client, unsigned op, const char *text,
+                     struct rpc_call *call)
 {
-    *call = (struct rpc_call){.op = op, .request = TEXT(text), .reply_type = &tarn__error_detail__descriptor};
+    *call = (struct rpc_call){
+        .op = op, .request = TEXT(text), .reply_type = &tarn__error_detail__descriptor};
     return rpc_call(client, call);
 }
 
@@ -210,7 +225,10 @@ static void errors_come_with_words(struct io *io, const char *dir)
     expect_equal(call_text(client, 4711, "", &call), -E_NOTSUP);
     expect(call.detail[0] != 0);
     /* A request that cannot be unpacked: field 1 with a length past the end. */
-    struct rpc_call odd = {.op = OP_ECHO, .request = &(Tarn__Ctx){PROTOBUF_C_MESSAGE_INIT(&tarn__ctx__descriptor), .session = 5}.base};
+    struct rpc_call odd = {
+        .op = OP_ECHO,
+        .request =
+            &(Tarn__Ctx){PROTOBUF_C_MESSAGE_INIT(&tarn__ctx__descriptor), .session = 5}.base};
     expect_equal(rpc_call(client, &odd), -E_PROTO);
     expect_echo(client, "still here");
     expect_equal(bench.opened, 1);
@@ -218,14 +236,21 @@ static void errors_come_with_words(struct io *io, const char *dir)
     bench_stop(&bench);
 }
 
-static void check_payload(struct rpc_client *client, size_t n, bool cells, void *into, size_t into_size)
+static void check_payload(struct rpc_client *client, size_t n, bool cells, void *into,
+                          size_t into_size)
 {
     uint8_t *data = malloc(n + 1);
     for (size_t i = 0; i < n; i++)
         data[i] = (uint8_t)(i * 31 + n);
     struct iovec parts[3] = {{data, n / 2}, {data + n / 2, 0}, {data + n / 2, n - n / 2}};
-    struct rpc_call call = {.op = OP_ECHO, .request = TEXT("p"), .payload = parts, .n_payload = 3, .payload_cells = cells,
-                            .reply_type = &tarn__error_detail__descriptor, .into = into, .into_size = into_size};
+    struct rpc_call call = {.op = OP_ECHO,
+                            .request = TEXT("p"),
+                            .payload = parts,
+                            .n_payload = 3,
+                            .payload_cells = cells,
+                            .reply_type = &tarn__error_detail__descriptor,
+                            .into = into,
+                            .into_size = into_size};
     expect_equal(rpc_call(client, &call), 0);
     expect_equal(call.reply_payload_len, n);
     expect(n == 0 || memcmp(call.reply_payload, data, n) == 0);
@@ -237,7 +262,19 @@ static void check_payload(struct rpc_client *client, size_t n, bool cells, void 
 
 static void payloads_go_both_ways(struct io *io, const char *dir)
 {
-    static const size_t sizes[] = {0, 1, 100, 4095, 4096, 4097, 16384, 65536, 65537, MIB(1) - 1, MIB(1), MIB(1) + 1, FRAME_PAYLOAD_MAX};
+    static const size_t sizes[] = {0,
+                                   1,
+                                   100,
+                                   4095,
+                                   4096,
+                                   4097,
+                                   16384,
+                                   65536,
+                                   65537,
+                                   MIB(1) - 1,
+                                   MIB(1),
+                                   MIB(1) + 1,
+                                   FRAME_PAYLOAD_MAX};
     struct bench bench;
     bench_start(&bench, io, ANY_ADDRESS);
     struct rpc_client *client = bench_client(&bench);
@@ -285,7 +322,8 @@ static void what_is_too_large_is_not_sent(struct io *io, const char *dir)
     expect_equal(call_text(client, OP_ECHO, data, &call), -E_INVAL);
     free(data);
     char small[10];
-    call = (struct rpc_call){.op = OP_LARGE, .request = TEXT("100000"), .into = small, .into_size = sizeof small};
+    call = (struct rpc_call){
+        .op = OP_LARGE, .request = TEXT("100000"), .into = small, .into_size = sizeof small};
     expect_equal(rpc_call(client, &call), -E_PROTO);
     expect_echo(client, "still here");
     expect_equal(bench.opened, 1);
@@ -340,18 +378,22 @@ static void many_calls_share_a_connection(struct io *io, const char *dir)
 static void call_once(void *arg)
 {
     struct caller *caller = arg;
-    struct rpc_call call = {.op = caller->op, .request = TEXT("x"), .epoch = caller->number, .timeout_ms = caller->timeout_ms,
+    struct rpc_call call = {.op = caller->op,
+                            .request = TEXT("x"),
+                            .epoch = caller->number,
+                            .timeout_ms = caller->timeout_ms,
                             .reply_type = &tarn__error_detail__descriptor};
     caller->result = rpc_call(caller->client, &call);
     rpc_call_fini(&call);
     fiber_group_done(caller->group);
 }
 
-static void spawn_calls(struct bench *bench, struct rpc_client *client, struct caller *callers, unsigned n, unsigned op,
-                        struct fiber_group *group)
+static void spawn_calls(struct bench *bench, struct rpc_client *client, struct caller *callers,
+                        unsigned n, unsigned op, struct fiber_group *group)
 {
     for (unsigned i = 0; i < n; i++) {
-        callers[i] = (struct caller){.bench = bench, .client = client, .op = op, .number = i, .group = group, .result = 1};
+        callers[i] = (struct caller){
+            .bench = bench, .client = client, .op = op, .number = i, .group = group, .result = 1};
         fiber_group_add(group);
         expect_equal(fiber_spawn(bench->io, "caller", call_once, &callers[i]), 0);
     }
@@ -635,8 +677,8 @@ static void stopping_ends_everything(struct io *io, const char *dir)
 
 /* ---- peers that do not play by the rules, made of bare sockets ---- */
 
-static void send_frame(struct io_sock *sock, struct frame frame, const void *control, size_t n, const void *payload,
-                       size_t payload_len)
+static void send_frame(struct io_sock *sock, struct frame frame, const void *control, size_t n,
+                       const void *payload, size_t payload_len)
 {
     uint8_t header[FRAME_HEADER_BYTES];
     frame.cluster_id = 7;
@@ -809,11 +851,14 @@ static void run_script(void *arg)
     fiber_group_done(&script->group);
 }
 
-static int call_script(struct io *io, void (*run)(struct script *, struct io_sock *, struct frame), struct rpc_call *call)
+static int call_script(struct io *io, void (*run)(struct script *, struct io_sock *, struct frame),
+                       struct rpc_call *call)
 {
-    struct script script = {.bench = {.io = io, .auth = {.cluster_id = 7, .key = {5}, .name = "s"}}, .run = run};
+    struct script script = {.bench = {.io = io, .auth = {.cluster_id = 7, .key = {5}, .name = "s"}},
+                            .run = run};
     expect_equal(io_listen(io, ANY_ADDRESS, &script.listener), 0);
-    snprintf(script.bench.address, sizeof script.bench.address, "%s", io_listener_address(script.listener));
+    snprintf(script.bench.address, sizeof script.bench.address, "%s",
+             io_listener_address(script.listener));
     fiber_group_add(&script.group);
     expect_equal(fiber_spawn(io, "script", run_script, &script), 0);
     struct rpc_client *client = bench_client(&script.bench);
@@ -922,14 +967,17 @@ static void script_resume(struct script *script, struct io_sock *sock, struct fr
 
 static void a_late_payload_is_drained(struct io *io, const char *dir)
 {
-    struct script script = {.bench = {.io = io, .auth = {.cluster_id = 7, .key = {5}, .name = "s"}}, .run = script_resume};
+    struct script script = {.bench = {.io = io, .auth = {.cluster_id = 7, .key = {5}, .name = "s"}},
+                            .run = script_resume};
     expect_equal(io_listen(io, ANY_ADDRESS, &script.listener), 0);
-    snprintf(script.bench.address, sizeof script.bench.address, "%s", io_listener_address(script.listener));
+    snprintf(script.bench.address, sizeof script.bench.address, "%s",
+             io_listener_address(script.listener));
     fiber_group_add(&script.group);
     expect_equal(fiber_spawn(io, "script", run_script, &script), 0);
     struct rpc_client *client = bench_client(&script.bench);
     char *into = malloc(MIB(1));
-    struct rpc_call call = {.op = OP_ECHO, .request = TEXT("x"), .into = into, .into_size = MIB(1), .timeout_ms = 30};
+    struct rpc_call call = {
+        .op = OP_ECHO, .request = TEXT("x"), .into = into, .into_size = MIB(1), .timeout_ms = 30};
     expect_equal(rpc_call(client, &call), -E_TIMEOUT);
     free(into);
     expect_equal(call_text(client, OP_ECHO, "x", &call), 0);
@@ -949,7 +997,8 @@ static void a_stuck_request_times_out(struct io *io, const char *dir)
 {
     char *data = malloc(FRAME_PAYLOAD_MAX);
     memset(data, 'd', FRAME_PAYLOAD_MAX);
-    struct rpc_call call = {.payload = &(struct iovec){data, FRAME_PAYLOAD_MAX}, .n_payload = 1, .timeout_ms = 20};
+    struct rpc_call call = {
+        .payload = &(struct iovec){data, FRAME_PAYLOAD_MAX}, .n_payload = 1, .timeout_ms = 20};
     expect_equal(call_script(io, script_deaf, &call), -E_TIMEOUT);
     free(data);
 }
@@ -968,7 +1017,10 @@ static void descriptors_need_a_unix_socket(struct io *io, const char *dir)
     bench_stop(&bench);
 }
 
-#define CASE(fn) {#fn, fn}
+#define CASE(fn)                                                                                   \
+    {                                                                                              \
+#fn, fn                                                                                    \
+    }
 const struct suite_case rpc_suite[] = {
     CASE(a_call_is_answered),
     CASE(errors_come_with_words),

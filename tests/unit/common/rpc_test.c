@@ -63,7 +63,10 @@ static void a_descriptor_is_passed(struct io *io, const char *dir)
         expect_equal(read(ends[0], &byte, 1), 1);
         expect_equal(byte, 'z');
         close(fd);
-        struct rpc_call echo = {.op = OP_ECHO, .request = &text.base, .payload = &(struct iovec){"abc", 3}, .n_payload = 1};
+        struct rpc_call echo = {.op = OP_ECHO,
+                                .request = &text.base,
+                                .payload = &(struct iovec){"abc", 3},
+                                .n_payload = 1};
         expect_equal(rpc_call(client, &echo), 0);
         expect(memcmp(echo.reply_payload, "abc", 3) == 0);
         rpc_call_fini(&echo);
@@ -87,6 +90,7 @@ int main(void)
     for (size_t i = 0; i < ARRAY_SIZE(more); i++)
         tests[n++] = (struct CMUnitTest){more[i].name, run_case, NULL, NULL, (void *)&more[i]};
     for (size_t i = 0; i < n_rpc_suite; i++)
-        tests[n++] = (struct CMUnitTest){rpc_suite[i].name, run_case, NULL, NULL, (void *)&rpc_suite[i]};
+        tests[n++] =
+            (struct CMUnitTest){rpc_suite[i].name, run_case, NULL, NULL, (void *)&rpc_suite[i]};
     return _cmocka_run_group_tests("rpc", tests, n, NULL, NULL);
 }
