@@ -252,6 +252,8 @@ struct chunk_range {
     uint64_t chunk, generation, offset;
     uint8_t *buf;
     size_t n;
+    bool open; /* the chunk's state */
+    struct stores_counters *also; /* counted there besides; NULL = nowhere */
 };
 
 static int get_from(struct stores *stores, const char *address, const struct chunk_range *range)
@@ -285,9 +287,8 @@ static int get_from(struct stores *stores, const char *address, const struct chu
     return r;
 }
 
-static void count_read(struct stores *stores, enum distance distance, size_t n)
+static void count_read(struct stores_counters *c, enum distance distance, size_t n)
 {
-    struct stores_counters *c = &stores->counters;
     if (distance == NEAR)
         c->read_local += n;
     else if (distance == SAME_RACK)
@@ -296,24 +297,33 @@ static void count_read(struct stores *stores, enum distance distance, size_t n)
         c->read_remote += n;
 }
 
+/* An open chunk that no member has yet was never written to: a member makes it at the first write. */
 static int read_window(struct stores *stores, const struct candidates *list,
                        const struct chunk_range *range)
 {
     int result = -E_UNAVAIL;
+    bool unwritten = range->open && list->n > 0;
     for (unsigned i = 0; i < list->n; i++) {
         const struct candidate *from = &list->items[i];
         int r = get_from(stores, from->address, range);
         if (r == 0) {
-            count_read(stores, from->distance, range->n);
+            count_read(&stores->counters, from->distance, range->n);
+            if (range->also)
+                count_read(range->also, from->distance, range->n);
             return 0;
         }
         if (r == -E_STALE || r == -E_CANCELED || r == -E_NO_SESSION)
             return r;
+        unwritten &= r == -E_NOENT;
         if (r == -E_CORRUPT) {
             log_warn("chunk %llx at %s does not match its checksums, reading another copy",
                      (unsigned long long)range->chunk, from->address);
             result = r;
         }
+    }
+    if (unwritten) {
+        memset(range->buf, 0, range->n);
+        return 0;
     }
     return result;
 }
@@ -321,12 +331,26 @@ static int read_window(struct stores *stores, const struct candidates *list,
 int stores_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf,
                 size_t n)
 {
+    return stores_read_counted(stores, extent, offset, buf, n, NULL);
+}
+
+int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf,
+                        size_t n, struct stores_counters *also)
+{
     int r = store_fd_read(stores, extent, offset, buf, n);
+    if (r == 0 && also)
+        also->read_fd += n;
     if (r != -E_NOTSUP)
         return r;
     rack_learn(stores, extent); /* may wait: the extent is looked at afterwards only */
     struct chunk_range range = {
-        .chunk = extent->chunk, .generation = extent->generation, .offset = offset, .buf = buf};
+        .chunk = extent->chunk,
+        .generation = extent->generation,
+        .offset = offset,
+        .buf = buf,
+        .open = extent->state == TARN__CHUNK_STATE__CHUNK_OPEN,
+        .also = also,
+    };
     struct candidates *list = malloc(sizeof *list); /* 3 KiB: not for a fiber's stack */
     if (!list)
         return -E_NOMEM;

@@ -23,6 +23,9 @@ struct map *stores_inodes(struct stores *stores);
 /* Reads [offset, offset+n) of the chunk (chunk offsets) fully into buf; past the chunk's end are zeros.
  * Errors: -E_STALE (map out of date: fetch it again), -E_UNAVAIL no replica answers, -E_CORRUPT none is intact. */
 int stores_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n);
+/* The same, and counts the bytes in *also besides: for the receipt of one task. */
+int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n,
+                        struct stores_counters *also);
 /* Writes to all members through the primary. sync: on disk at every member before the return.
  * A member that fails is reported to the metadata service (CHUNK_FAILED) and the write goes on with
  * the rest under the new generation: *extent is updated. -E_UNAVAIL when no member is left. */

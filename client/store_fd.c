@@ -9,13 +9,15 @@
 #include <unistd.h>
 
 #define PASS_TIMEOUT_MS 5000 /* the store may verify 64 MiB first */
-#define NO_FD_MS 5000        /* pause after a store did not pass one */
+#define NO_FD_MS 5000        /* pause after a store that does not pass descriptors at all */
+#define REFUSED_MS 500       /* pause after one was refused: the chunk is not sealed there yet */
 
 struct store_fd {
     struct list lru;
     uint64_t chunk, generation;
-    int fd;
-    unsigned pins; /* reads under way: not closed meanwhile */
+    int fd;                    /* -1: refused */
+    uint64_t refused_until_ms; /* asked again after this */
+    unsigned pins;             /* reads under way: not closed meanwhile */
 };
 
 static void fd_drop(struct stores *stores, struct store_fd *entry)
@@ -23,7 +25,8 @@ static void fd_drop(struct stores *stores, struct store_fd *entry)
     CHECK(entry->pins == 0);
     map_remove(&stores->fds, entry->chunk);
     list_remove(&entry->lru);
-    close(entry->fd);
+    if (entry->fd >= 0)
+        close(entry->fd);
     free(entry);
 }
 
@@ -46,17 +49,26 @@ static void fds_trim(struct stores *stores)
     }
 }
 
+/* Kept: the descriptor, or that it was refused a moment ago. */
 static struct store_fd *fd_kept(struct stores *stores, const Tarn__Extent *extent)
 {
     struct store_fd *entry = map_get(&stores->fds, extent->chunk);
     if (!entry || entry->generation < extent->generation)
+        return NULL;
+    if (entry->fd < 0 && io_mono_ms(stores->io) >= entry->refused_until_ms)
         return NULL;
     list_remove(&entry->lru);
     list_prepend(&stores->fd_lru, &entry->lru);
     return entry;
 }
 
-/* Takes the descriptor over, also on failure. */
+static void fd_close(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Takes the descriptor (-1: refused) over, also on failure. */
 static int fd_keep(struct stores *stores, uint64_t chunk, uint64_t generation, int fd,
                    struct store_fd **ret)
 {
@@ -64,19 +76,20 @@ static int fd_keep(struct stores *stores, uint64_t chunk, uint64_t generation, i
     if (entry && entry->pins == 0)
         fd_drop(stores, entry);
     else if (entry) { /* of an older generation and being read */
-        close(fd);
+        fd_close(fd);
         return -E_NOTSUP;
     }
     fds_trim(stores);
     entry = calloc(1, sizeof *entry);
     if (!entry || map_put(&stores->fds, chunk, entry) < 0) {
         free(entry);
-        close(fd);
+        fd_close(fd);
         return -E_NOMEM;
     }
     entry->chunk = chunk;
     entry->generation = generation;
     entry->fd = fd;
+    entry->refused_until_ms = fd < 0 ? io_mono_ms(stores->io) + REFUSED_MS : 0;
     list_prepend(&stores->fd_lru, &entry->lru);
     *ret = entry;
     return 0;
@@ -108,7 +121,7 @@ static int pass(struct stores *stores, struct store_peer *peer, uint64_t chunk, 
         return r;
     if (!sealed) {
         close(fd);
-        return -E_NOTSUP;
+        return -E_STALE;
     }
     *ret_fd = fd;
     return 0;
@@ -127,36 +140,53 @@ static struct store_peer *near_socket(struct stores *stores, const Tarn__Extent 
     return NULL;
 }
 
+/* The store passes none to us, whatever the chunk. */
+static bool passes_nothing(int err)
+{
+    return err == -E_NOTSUP || err == -E_CONN || err == -E_TIMEOUT || err == -E_AUTH ||
+           err == -E_CLUSTER || err == -E_PROTO || err == -E_VERSION;
+}
+
 static int fd_ask(struct stores *stores, struct store_peer *peer, uint64_t chunk,
                   uint64_t generation, struct store_fd **ret)
 {
     int fd = -1;
     int r = pass(stores, peer, chunk, generation, &fd);
-    if (r < 0) {
+    if (r == -E_CANCELED)
+        return r;
+    if (passes_nothing(r)) {
         peer->no_fd_until_ms = io_mono_ms(stores->io) + NO_FD_MS;
-        return r == -E_CANCELED ? r : -E_NOTSUP;
+        return -E_NOTSUP;
     }
     return fd_keep(stores, chunk, generation, fd, ret);
 }
 
+/* The entry from the cache or the store; not the refused ones. */
 static int fd_get(struct stores *stores, const Tarn__Extent *extent, struct store_fd **ret)
 {
     if (extent->state != TARN__CHUNK_STATE__CHUNK_SEALED)
         return -E_NOTSUP;
-    *ret = fd_kept(stores, extent);
-    if (*ret)
-        return 0;
-    struct store_peer *peer = near_socket(stores, extent);
-    if (!peer)
-        return -E_NOTSUP;
-    uint64_t chunk = extent->chunk, generation = extent->generation;
-    int r = fiber_mutex_lock(&peer->passing);
+    struct store_fd *entry = fd_kept(stores, extent);
+    int r = 0;
+    if (!entry) {
+        struct store_peer *peer = near_socket(stores, extent);
+        if (!peer)
+            return -E_NOTSUP;
+        uint64_t chunk = extent->chunk, generation = extent->generation;
+        r = fiber_mutex_lock(&peer->passing);
+        if (r < 0)
+            return r;
+        entry = fd_kept(stores, extent); /* whoever held the mutex may have asked for the same */
+        if (!entry)
+            r = fd_ask(stores, peer, chunk, generation, &entry);
+        fiber_mutex_unlock(&peer->passing);
+    }
     if (r < 0)
         return r;
-    *ret = fd_kept(stores, extent); /* whoever held the mutex may have asked for the same */
-    r = *ret ? 0 : fd_ask(stores, peer, chunk, generation, ret);
-    fiber_mutex_unlock(&peer->passing);
-    return r;
+    if (entry->fd < 0)
+        return -E_NOTSUP;
+    *ret = entry;
+    return 0;
 }
 
 int store_fd_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf,
