@@ -50,14 +50,19 @@ void core_init(struct io *io, const struct io_ops *ops, unsigned fibers_max)
     list_init(&io->fibers);
 }
 
+void core_trim(struct io *io)
+{
+    while (io->n_stacks > 0)
+        fiber_stack_unmap(io->stacks[--io->n_stacks]);
+}
+
 void core_fini(struct io *io)
 {
     CHECK_MAGIC(io, IO_MAGIC);
     if (io->n_fibers != 0)
         core_report(io);
     CHECK(io->n_fibers == 0);
-    while (io->n_stacks > 0)
-        fiber_stack_unmap(io->stacks[--io->n_stacks]);
+    core_trim(io);
     CHECK(heap_peek(&io->timers) == NULL);
     heap_fini(&io->timers);
     io->magic = 0;

@@ -104,6 +104,7 @@ struct io_listener {
 /* ---- the scheduler (fiber.c) ---- */
 void core_init(struct io *io, const struct io_ops *ops, unsigned fibers_max);
 void core_fini(struct io *io); /* no fiber may be left */
+void core_trim(struct io *io); /* gives free stacks back */
 /* Runs every fiber that is ready now once; those that become ready meanwhile wait for the next call. */
 void core_run_ready(struct io *io);
 /* Every cancelable wait ends, now and for ever. */
