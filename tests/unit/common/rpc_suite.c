@@ -1038,16 +1038,20 @@ const struct suite_case rpc_suite[] = {
     CASE(a_stopped_server_fails_calls_under_way),
     CASE(a_server_comes_back),
     CASE(a_late_answer_is_a_timeout),
-    CASE(silence_ends_a_connection),
     CASE(a_client_may_go_with_calls_under_way),
     CASE(a_client_may_go_while_it_connects),
     CASE(stopping_ends_everything),
     CASE(a_server_survives_bad_clients),
     CASE(pushes_are_bounded),
     CASE(a_client_survives_bad_servers),
-    CASE(a_stalled_payload_times_out),
     CASE(a_late_payload_is_drained),
     CASE(a_stuck_request_times_out),
     CASE(descriptors_need_a_unix_socket),
 };
 const size_t n_rpc_suite = ARRAY_SIZE(rpc_suite);
+
+const struct suite_case rpc_slow_suite[] = {
+    CASE(silence_ends_a_connection),
+    CASE(a_stalled_payload_times_out),
+};
+const size_t n_rpc_slow_suite = ARRAY_SIZE(rpc_slow_suite);
