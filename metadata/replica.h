@@ -33,11 +33,15 @@ struct replica_options {
  * Errors: -E_CORRUPT with a log line naming the file, -E_INVAL the log was made for another number of
  * replicas, -E_IO, -E_NOSPC, -E_ACCES. */
 int replica_start(struct io *io, const struct replica_options *options, struct replica **ret);
+/* Takes no more part: proposals and reads fail, waiting ones at once. The first half of a stop, for
+ * fibers and handlers that wait here to end. */
+void replica_quiesce(struct replica *replica);
 /* Waits for its fibers, then frees; proposals under way fail. The rpc server that calls the handlers
  * below is stopped before. NULL allowed. */
 void replica_stop(struct replica *replica);
 
 bool replica_leads(const struct replica *replica);
+const char *replica_address(const struct replica *replica, uint32_t id); /* of a server, 1 … n_servers */
 const char *replica_leader_address(const struct replica *replica); /* NULL when unknown */
 uint32_t replica_leader_id(const struct replica *replica);
 uint64_t replica_term(const struct replica *replica);

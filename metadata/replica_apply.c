@@ -62,6 +62,12 @@ bool replica_leads(const struct replica *replica)
     return replica->leads && replica->failed == 0;
 }
 
+const char *replica_address(const struct replica *replica, uint32_t id)
+{
+    CHECK(id >= 1 && id <= replica->options.n_servers);
+    return replica->address_list[id - 1];
+}
+
 const char *replica_leader_address(const struct replica *replica)
 {
     uint32_t id = replica_leader_id(replica);

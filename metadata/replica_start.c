@@ -277,14 +277,20 @@ int replica_start(struct io *io, const struct replica_options *options, struct r
     return 0;
 }
 
+void replica_quiesce(struct replica *replica)
+{
+    replica->stopping = true;
+    replica->options.on_leader = NULL;
+    replica->options.on_result = NULL;
+    replica_leadership_lost(replica);
+    replica_wake_all(replica);
+}
+
 void replica_stop(struct replica *replica)
 {
     if (replica == NULL)
         return;
-    replica->stopping = true;
-    replica->options.on_leader = NULL;
-    replica_leadership_lost(replica);
-    replica_wake_all(replica);
+    replica_quiesce(replica);
     if (replica->fibers.running > 0)
         fiber_group_wait(&replica->fibers);
     transport_stop(replica->transport);

@@ -1,0 +1,367 @@
+/* See server.h. Requests and the table of operations; sessions are server_session.c, nodes
+ * server_node.c. */
+#include "server_impl.h"
+#include "common/check.h"
+#include "common/err.h"
+#include "common/log.h"
+#include <stdio.h>
+
+/* ------------------------------------------------------------------ own proposals, pauses */
+int server_propose(struct server *server, unsigned op, const ProtobufCMessage *message)
+{
+    size_t len = protobuf_c_message_get_packed_size(message);
+    _cleanup_free_ uint8_t *body = malloc(len > 0 ? len : 1);
+    if (body == NULL)
+        return -E_NOMEM;
+    protobuf_c_message_pack(message, body);
+    struct fsm_result result = {0};
+    int err = replica_propose(server->replica, op, body, len, &result);
+    if (err == 0)
+        err = result.err;
+    fsm_result_fini(&result);
+    return err;
+}
+
+int server_pause(struct server *server, uint64_t ms)
+{
+    if (server->stopping)
+        return -E_CANCELED;
+    int err = fiber_queue_wait(&server->stop_wake, ms);
+    return server->stopping ? -E_CANCELED : err;
+}
+
+/* ------------------------------------------------------------------ requests */
+/* Every message of a client carries its context in a field of this name. */
+static const Tarn__Ctx *ctx_of(const ProtobufCMessage *message)
+{
+    const ProtobufCFieldDescriptor *field =
+        protobuf_c_message_descriptor_get_field_by_name(message->descriptor, "ctx");
+    if (field == NULL || field->type != PROTOBUF_C_TYPE_MESSAGE)
+        return NULL;
+    const Tarn__Ctx *ctx;
+    memcpy(&ctx, (const char *)message + field->offset, sizeof ctx);
+    return ctx;
+}
+
+static void heard(struct server *server, struct rpc_request *request, const void *message)
+{
+    const Tarn__Ctx *ctx = ctx_of(message);
+    if (ctx != NULL)
+        server_session_heard(server, ctx->session, request->conn);
+}
+
+static int refuse(struct server *server, struct rpc_request *request, int err, const char *detail)
+{
+    const char *leader = err == -E_NOT_LEADER ? replica_leader_address(server->replica) : NULL;
+    return rpc_reply_error(request, err, leader, detail);
+}
+
+static int reply_result(struct server *server, struct rpc_request *request,
+                        const struct fsm_result *result)
+{
+    if (result->err != 0)
+        return refuse(server, request, result->err, result->detail);
+    return rpc_reply_packed(request, result->reply, result->reply_len);
+}
+
+static int change(struct server *server, struct rpc_request *request, const void *message,
+                  struct fsm_result *result)
+{
+    heard(server, request, message);
+    return replica_propose(server->replica, request->op, request->control, request->control_len,
+                           result);
+}
+
+static int handle_change(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct server *server = ctx;
+    struct fsm_result result = {0};
+    int err = change(server, request, message, &result);
+    err = err != 0 ? refuse(server, request, err, "") : reply_result(server, request, &result);
+    fsm_result_fini(&result);
+    return err;
+}
+
+/* The new session's pushes go to the connection that opened it. */
+static int handle_session_open(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct server *server = ctx;
+    struct fsm_result result = {0};
+    int err = change(server, request, message, &result);
+    if (err == 0 && result.err == 0) {
+        Tarn__SessionOpenReply *reply =
+            tarn__session_open_reply__unpack(NULL, result.reply_len, result.reply);
+        if (reply != NULL) {
+            server_session_heard(server, reply->session, request->conn);
+            tarn__session_open_reply__free_unpacked(reply, NULL);
+        }
+    }
+    err = err != 0 ? refuse(server, request, err, "") : reply_result(server, request, &result);
+    fsm_result_fini(&result);
+    return err;
+}
+
+static int handle_session_end(void *ctx, struct rpc_request *request, const void *message)
+{
+    const Tarn__SessionEnd *end = message;
+    if (end->expired)
+        return refuse(ctx, request, -E_PERM, "only the service itself expires sessions");
+    return handle_change(ctx, request, message);
+}
+
+static int handle_internal(void *ctx, struct rpc_request *request, const void *message)
+{
+    return refuse(ctx, request, -E_PERM, "only the service itself asks for this");
+}
+
+static int query(struct server *server, struct rpc_request *request, const void *message,
+                 struct fsm_result *result)
+{
+    heard(server, request, message);
+    struct kv_txn *txn;
+    int err = replica_read(server->replica, &txn);
+    if (err != 0)
+        return err;
+    err = fsm_query(txn, request->op, request->control, request->control_len, result);
+    kv_abort(txn);
+    return err;
+}
+
+static int handle_query(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct server *server = ctx;
+    struct fsm_result result = {0};
+    int err = query(server, request, message, &result);
+    err = err != 0 ? refuse(server, request, err, "") : reply_result(server, request, &result);
+    fsm_result_fini(&result);
+    return err;
+}
+
+#define REPLICAS_MAX 8
+
+static int reply_status(struct server *server, struct rpc_request *request,
+                        const struct fsm_result *result)
+{
+    Tarn__StatusReply *from = tarn__status_reply__unpack(NULL, result->reply_len, result->reply);
+    if (from == NULL)
+        return -E_CORRUPT;
+    Tarn__StatusReply reply = *from;
+    uint32_t ids[REPLICAS_MAX];
+    uint64_t match[REPLICAS_MAX];
+    bool reachable[REPLICAS_MAX];
+    Tarn__MetaReplica replicas[REPLICAS_MAX], *list[REPLICAS_MAX];
+    unsigned n = replica_describe(server->replica, ids, match, reachable, REPLICAS_MAX);
+    reply.leader = replica_leader_id(server->replica);
+    for (unsigned i = 0; i < n; i++) {
+        tarn__meta_replica__init(&replicas[i]);
+        replicas[i].id = ids[i];
+        replicas[i].address = (char *)(uintptr_t)replica_address(server->replica, ids[i]);
+        replicas[i].leader = ids[i] == reply.leader;
+        replicas[i].reachable = reachable[i];
+        replicas[i].match = match[i];
+        list[i] = &replicas[i];
+    }
+    reply.replicas = list;
+    reply.n_replicas = n;
+    reply.term = replica_term(server->replica);
+    reply.applied = replica_applied(server->replica);
+    int err = rpc_reply(request, &reply.base);
+    tarn__status_reply__free_unpacked(from, NULL);
+    return err;
+}
+
+static int handle_status(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct server *server = ctx;
+    struct fsm_result result = {0};
+    int err = query(server, request, message, &result);
+    if (err == 0)
+        err = result.err;
+    err = err != 0 ? refuse(server, request, err, result.detail)
+                   : reply_status(server, request, &result);
+    fsm_result_fini(&result);
+    return err;
+}
+
+static int handle_raft(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct server *server = ctx;
+    return replica_handle_raft(server->replica, request, message);
+}
+
+static int handle_pull(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct server *server = ctx;
+    return replica_handle_snapshot_pull(server->replica, request, message);
+}
+
+#define CHANGE(OP, type) {OP_##OP, #OP, &tarn__##type##__descriptor, handle_change}
+#define QUERY(OP, type) {OP_##OP, #OP, &tarn__##type##__descriptor, handle_query}
+#define OTHER(OP, type, fn) {OP_##OP, #OP, &tarn__##type##__descriptor, fn}
+
+static const struct rpc_op ops[] = {
+    OTHER(SESSION_OPEN, session_open, handle_session_open),
+    OTHER(SESSION_END, session_end, handle_session_end),
+    CHANGE(CREATE, create),
+    CHANGE(UNLINK, unlink),
+    CHANGE(RENAME, rename),
+    CHANGE(LINK, link),
+    CHANGE(SETATTR, set_attr),
+    CHANGE(SETXATTR, set_xattr),
+    CHANGE(OPEN, open),
+    CHANGE(CLOSE, close),
+    CHANGE(CHUNK_WRITE, chunk_write),
+    CHANGE(CHUNK_SWAP, chunk_swap),
+    CHANGE(UPLOAD_CHUNK, upload_chunk),
+    CHANGE(UPLOAD_ABORT, upload_abort),
+    CHANGE(OBJECT_COMMIT, object_commit),
+    CHANGE(CHUNK_FAILED, chunk_failed),
+    CHANGE(LOCK, lock),
+    CHANGE(LOCK_CANCEL, lock_cancel),
+    CHANGE(LOCK_DROP, lock_drop),
+    CHANGE(ROLE_CLAIM, role_claim),
+    CHANGE(NODE_JOIN, node_join),
+    OTHER(NODE_SET, node_set, handle_internal),
+    OTHER(CHUNK_TASKS_DONE, chunk_tasks_done, handle_internal),
+    CHANGE(NODE_INVENTORY, node_inventory),
+    CHANGE(USER_PUT, user_put),
+    CHANGE(JOB_CREATE, job_create),
+    CHANGE(JOB_INPUTS, job_inputs),
+    CHANGE(JOB_CANCEL, job_cancel),
+    CHANGE(JOB_FINISH, job_finish),
+    CHANGE(JOB_PLAN, job_plan),
+    CHANGE(TASK_START, task_start),
+    CHANGE(TASK_COMMIT, task_commit),
+    QUERY(LOOKUP, lookup),
+    QUERY(ACCESS, access),
+    QUERY(READDIR, read_dir),
+    QUERY(GETXATTR, get_xattr),
+    QUERY(STATFS, stat_fs),
+    QUERY(LIST_OBJECTS, list_objects),
+    QUERY(FILE_MAP, file_map),
+    QUERY(LOCATIONS, locations),
+    QUERY(GETLK, get_lock),
+    QUERY(ROLE_GET, role_get),
+    QUERY(NODE_LIST, node_list),
+    OTHER(STATUS, status, handle_status),
+    QUERY(USER_GET, user_get),
+    QUERY(JOB_GET, job_get),
+    QUERY(JOB_LIST, job_list),
+    QUERY(JOB_INPUT_LIST, job_input_list),
+    QUERY(TASK_LIST, task_list),
+    OTHER(SESSION_PING, session_ping, server_handle_ping),
+    OTHER(NODE_BEAT, node_beat, server_handle_beat),
+    OTHER(WATCH, watch, server_handle_watch),
+    OTHER(RAFT, raft_message, handle_raft),
+    OTHER(SNAPSHOT_PULL, snapshot_pull, handle_pull),
+};
+
+/* ------------------------------------------------------------------ the replica's news */
+static void on_result(void *arg, const struct fsm_result *result)
+{
+    struct server *server = arg;
+    for (size_t i = 0; i < result->n_pushes; i++)
+        server_push(server, &result->pushes[i]);
+    server->nodes_stale = server->nodes_stale || result->nodes_changed;
+    if (result->tasks_changed || result->nodes_changed)
+        fiber_queue_wake_all(&server->tasks_wake);
+}
+
+static void on_leader(void *arg, bool leads)
+{
+    struct server *server = arg;
+    server_sessions_forget(server);
+    server_nodes_forget(server);
+    fiber_queue_wake_all(&server->tasks_wake);
+}
+
+/* ------------------------------------------------------------------ life */
+static void conn_closed(void *ctx, struct rpc_conn *conn)
+{
+    server_conn_closed(ctx, conn);
+}
+
+static int spawn(struct server *server, const char *name, fiber_fn fn)
+{
+    fiber_group_add(&server->fibers);
+    int err = fiber_spawn(server->io, name, fn, server);
+    if (err != 0)
+        fiber_group_done(&server->fibers);
+    return err;
+}
+
+static int serve(struct server *server, struct io_listener **listener,
+                 const struct server_options *options)
+{
+    struct replica_options replica = options->replica;
+    replica.on_result = on_result;
+    replica.on_leader = on_leader;
+    replica.arg = server;
+    int err = replica_start(server->io, &replica, &server->replica);
+    if (err != 0)
+        return err;
+    server->service = (struct rpc_service){
+        .ops = ops, .n_ops = ARRAY_SIZE(ops), .ctx = server, .closed = conn_closed};
+    err = rpc_server_start(server->io, *listener, options->replica.auth, &server->service,
+                           &server->rpc);
+    if (err != 0)
+        return err;
+    *listener = NULL;
+    err = spawn(server, "sessions", session_fiber);
+    if (err == 0)
+        err = spawn(server, "nodes", node_fiber);
+    return err == 0 ? spawn(server, "work", work_fiber) : err;
+}
+
+int server_start(struct io *io, const struct server_options *options, struct server **ret)
+{
+    struct server *server = calloc(1, sizeof *server);
+    if (server == NULL)
+        return -E_NOMEM;
+    server->io = io;
+    server->nodes_stale = true;
+    struct io_listener *listener = NULL;
+    int err = io_listen(io, options->listen, &listener);
+    if (err == 0) {
+        snprintf(server->address, sizeof server->address, "%s", io_listener_address(listener));
+        err = serve(server, &listener, options);
+    }
+    io_listener_close(listener);
+    if (err != 0) {
+        server_stop(server);
+        return err;
+    }
+    *ret = server;
+    return 0;
+}
+
+const char *server_address(const struct server *server)
+{
+    return server->address;
+}
+
+struct replica *server_replica(struct server *server)
+{
+    return server->replica;
+}
+
+void server_stop(struct server *server)
+{
+    if (server == NULL)
+        return;
+    server->stopping = true;
+    fiber_queue_wake_all(&server->stop_wake);
+    fiber_queue_wake_all(&server->tasks_wake);
+    if (server->replica != NULL)
+        replica_quiesce(server->replica);
+    if (server->fibers.running > 0)
+        fiber_group_wait(&server->fibers);
+    if (server->rpc != NULL)
+        rpc_server_stop(server->rpc);
+    replica_stop(server->replica);
+    server_sessions_forget(server);
+    server_nodes_forget(server);
+    map_fini(&server->sessions);
+    map_fini(&server->nodes);
+    free(server);
+}

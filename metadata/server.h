@@ -1,0 +1,23 @@
+/* The metadata service as rpc clients see it: changes go through the log, queries read the leader's
+ * tables, and what lives only in the leader's memory: when sessions and nodes were last heard, who
+ * watches, which connection a session's pushes go to.
+ * Threads: the io's thread; start and stop are called from a fiber. */
+#ifndef TARN_METADATA_SERVER_H
+#define TARN_METADATA_SERVER_H
+
+#include "common/io.h"
+#include "common/rpc.h"
+#include "replica.h"
+
+struct server;
+struct server_options {
+    const char *listen;             /* address to serve on */
+    struct replica_options replica; /* on_result, on_leader and arg are the server's */
+};
+/* Opens the replica and serves. Errors: those of io_listen() and replica_start(). */
+int server_start(struct io *io, const struct server_options *options, struct server **ret);
+const char *server_address(const struct server *server); /* with the real port */
+struct replica *server_replica(struct server *server);
+void server_stop(struct server *server); /* NULL allowed; waits, frees */
+
+#endif

@@ -1,0 +1,275 @@
+/* Storage nodes as the leader hears them: beats, tasks for them, who is up, background work. */
+#include "server_impl.h"
+#include "common/crc.h"
+#include "common/err.h"
+#include "common/log.h"
+
+#define NODES_MAX 65536
+
+static struct live_node *node_get(struct server *server, uint32_t id)
+{
+    struct live_node *node = map_get(&server->nodes, id);
+    if (node != NULL || server->nodes.count >= NODES_MAX)
+        return node;
+    node = calloc(1, sizeof *node);
+    if (node == NULL)
+        return NULL;
+    node->id = id;
+    node->heard_ms = io_mono_ms(server->io);
+    if (map_put(&server->nodes, id, node) == 0)
+        return node;
+    free(node);
+    return NULL;
+}
+
+void server_nodes_forget(struct server *server)
+{
+    size_t at = 0;
+    uint64_t id;
+    void *node;
+    while (map_next(&server->nodes, &at, &id, &node)) {
+        map_remove(&server->nodes, id);
+        free(node);
+    }
+    server->nodes_stale = true;
+}
+
+/* ------------------------------------------------------------------ what the tables say */
+static int nodes_take(struct server *server, const Tarn__NodeListReply *list)
+{
+    for (size_t i = 0; i < list->n_nodes; i++) {
+        const Tarn__Node *from = list->nodes[i];
+        struct live_node *node = node_get(server, from->id);
+        if (node == NULL)
+            return -E_NOMEM;
+        node->known = true;
+        node->up = from->up;
+        node->epoch = from->epoch;
+        node->total = from->total;
+        node->free = from->free;
+        node->chunks = from->chunks;
+    }
+    return 0;
+}
+
+static int nodes_refresh(struct server *server)
+{
+    if (!server->nodes_stale)
+        return 0;
+    struct kv_txn *txn;
+    int err = replica_read(server->replica, &txn);
+    if (err != 0)
+        return err;
+    server->nodes_stale = false;
+    struct fsm_result result = {0};
+    err = fsm_query(txn, OP_NODE_LIST, NULL, 0, &result);
+    kv_abort(txn);
+    if (err == 0)
+        err = result.err;
+    Tarn__NodeListReply *list =
+        err == 0 ? tarn__node_list_reply__unpack(NULL, result.reply_len, result.reply) : NULL;
+    if (err == 0)
+        err = list != NULL ? nodes_take(server, list) : -E_CORRUPT;
+    if (list != NULL)
+        tarn__node_list_reply__free_unpacked(list, NULL);
+    fsm_result_fini(&result);
+    server->nodes_stale = server->nodes_stale || err != 0;
+    return err;
+}
+
+static int node_set(struct server *server, const struct live_node *node, bool up, bool fill_only)
+{
+    Tarn__NodeSet set = TARN__NODE_SET__INIT;
+    set.node = node->id;
+    set.up = up;
+    set.total = node->total;
+    set.free = node->free;
+    set.chunks = node->chunks;
+    set.fill_only = fill_only;
+    return server_propose(server, OP_NODE_SET, &set.base);
+}
+
+/* ------------------------------------------------------------------ beats */
+static bool fill_differs(const struct live_node *node, const Tarn__NodeBeat *beat)
+{
+    uint64_t change = beat->free > node->free ? beat->free - node->free : node->free - beat->free;
+    return beat->total != node->total || change > node->total / 100;
+}
+
+static int beat_record(struct server *server, struct live_node *node, const Tarn__NodeBeat *beat)
+{
+    uint64_t now = io_mono_ms(server->io);
+    bool rise = !node->up;
+    bool fill = fill_differs(node, beat) &&
+                (node->filled_ms == 0 || now - node->filled_ms >= NODE_FILL_PAUSE_MS);
+    if (!rise && !fill)
+        return 0;
+    node->filled_ms = now;
+    node->total = beat->total;
+    node->free = beat->free;
+    node->chunks = beat->chunks;
+    if (rise)
+        log_info("node %u is up", node->id);
+    return node_set(server, node, true, !rise);
+}
+
+static int beat_done(struct server *server, const Tarn__NodeBeat *beat)
+{
+    if (beat->n_done == 0)
+        return 0;
+    Tarn__ChunkTasksDone done = TARN__CHUNK_TASKS_DONE__INIT;
+    done.node = beat->node;
+    done.n_done = beat->n_done;
+    done.done = beat->done;
+    return server_propose(server, OP_CHUNK_TASKS_DONE, &done.base);
+}
+
+static int tasks_read(struct server *server, uint32_t node, uint8_t **ret_reply, size_t *ret_len)
+{
+    struct kv_txn *txn;
+    int err = replica_read(server->replica, &txn);
+    if (err != 0)
+        return err;
+    err = fsm_node_tasks(txn, node, NODE_TASKS_MAX, ret_reply, ret_len);
+    kv_abort(txn);
+    return err;
+}
+
+static int tasks_reply(struct rpc_request *request, const uint8_t *packed, size_t len)
+{
+    Tarn__NodeBeatReply *reply = tarn__node_beat_reply__unpack(NULL, len, packed);
+    if (reply == NULL)
+        return -E_CORRUPT;
+    reply->interval_ms = NODE_BEAT_MS;
+    int err = rpc_reply(request, &reply->base);
+    tarn__node_beat_reply__free_unpacked(reply, NULL);
+    return err;
+}
+
+/* Answers at once when the node's tasks are not those it was given last, else when they change or
+ * after one interval: tasks are prompt, and a node at work on them does not ask in a circle. */
+static int beat_answer(struct server *server, struct rpc_request *request, uint32_t id)
+{
+    uint64_t until = io_mono_ms(server->io) + NODE_BEAT_MS;
+    for (;;) {
+        _cleanup_free_ uint8_t *packed = NULL;
+        size_t len = 0;
+        int err = tasks_read(server, id, &packed, &len);
+        if (err != 0)
+            return err;
+        struct live_node *node = node_get(server, id);
+        if (node == NULL)
+            return -E_NOMEM;
+        uint32_t crc = len == 0 ? 0 : crc32c(0, packed, len);
+        uint64_t now = io_mono_ms(server->io);
+        if ((len > 0 && crc != node->given_crc) || now >= until || server->stopping) {
+            node->given_crc = crc;
+            return tasks_reply(request, packed, len);
+        }
+        err = fiber_queue_wait(&server->tasks_wake, until - now);
+        if (err == -E_CANCELED)
+            return err;
+    }
+}
+
+static int beat(struct server *server, struct rpc_request *request, const Tarn__NodeBeat *message)
+{
+    if (!replica_leads(server->replica))
+        return -E_NOT_LEADER;
+    int err = nodes_refresh(server);
+    if (err != 0)
+        return err;
+    struct live_node *node = map_get(&server->nodes, message->node);
+    if (node == NULL || !node->known)
+        return rpc_reply_error(request, -E_NOENT, NULL, "this node has not joined");
+    if (message->epoch < node->epoch)
+        return rpc_reply_error(request, -E_STALE, NULL, "this node has joined again since");
+    node->heard_ms = io_mono_ms(server->io);
+    err = beat_record(server, node, message);
+    if (err == 0)
+        err = beat_done(server, message);
+    return err != 0 ? err : beat_answer(server, request, message->node);
+}
+
+int server_handle_beat(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct server *server = ctx;
+    int err = beat(server, request, message);
+    if (err == -E_NOT_LEADER && !request->replied)
+        return rpc_reply_error(request, err, replica_leader_address(server->replica), "");
+    return err;
+}
+
+/* ------------------------------------------------------------------ background */
+static int nodes_check(struct server *server)
+{
+    int err = nodes_refresh(server);
+    uint32_t silent[64];
+    unsigned n = 0;
+    size_t at = 0;
+    uint64_t id, now = io_mono_ms(server->io);
+    void *value;
+    while (err == 0 && n < ARRAY_SIZE(silent) && map_next(&server->nodes, &at, &id, &value)) {
+        const struct live_node *node = value;
+        if (node->known && node->up && now - node->heard_ms > NODE_SILENT_MS)
+            silent[n++] = node->id;
+    }
+    for (unsigned i = 0; err == 0 && i < n; i++) {
+        const struct live_node *node = map_get(&server->nodes, silent[i]);
+        if (node == NULL)
+            continue;
+        log_warn("node %u has fallen silent: it counts as down", node->id);
+        err = node_set(server, node, false, false);
+    }
+    return err;
+}
+
+void node_fiber(void *arg)
+{
+    struct server *server = arg;
+    while (server_pause(server, NODE_BEAT_MS / 2) != -E_CANCELED) {
+        int err = replica_leads(server->replica) ? nodes_check(server) : 0;
+        if (err != 0 && err != -E_NOT_LEADER && err != -E_CONN && err != -E_CANCELED &&
+            err != -E_UNAVAIL)
+            log_warn("cannot check the nodes: %s", err_sentence(err));
+    }
+    fiber_group_done(&server->fibers);
+}
+
+static int work_due(struct server *server, bool *ret_due)
+{
+    struct kv_txn *txn;
+    *ret_due = false;
+    int err = replica_read(server->replica, &txn);
+    if (err != 0)
+        return err;
+    err = fsm_work_due(txn, io_real_ns(server->io), ret_due);
+    kv_abort(txn);
+    return err;
+}
+
+/* One bounded step at a time, as long as more is due. */
+static int work(struct server *server)
+{
+    bool due = true;
+    int err = 0;
+    while (err == 0 && due && !server->stopping) {
+        err = work_due(server, &due);
+        Tarn__ChunkTasksDone done = TARN__CHUNK_TASKS_DONE__INIT;
+        if (err == 0 && due)
+            err = server_propose(server, OP_CHUNK_TASKS_DONE, &done.base);
+    }
+    return err;
+}
+
+void work_fiber(void *arg)
+{
+    struct server *server = arg;
+    while (server_pause(server, WORK_CHECK_MS) != -E_CANCELED) {
+        int err = replica_leads(server->replica) ? work(server) : 0;
+        if (err != 0 && err != -E_NOT_LEADER && err != -E_CONN && err != -E_CANCELED &&
+            err != -E_UNAVAIL)
+            log_warn("cannot do background work: %s", err_sentence(err));
+    }
+    fiber_group_done(&server->fibers);
+}
