@@ -30,7 +30,7 @@
 #define PAUSE_MS_FIRST 10    /* doubles up to PAUSE_MS_MAX, each time between half and all of it */
 #define PAUSE_MS_MAX 500
 #define HOPS_AT_ONCE 3       /* redirects followed without a pause */
-#define LOCK_PING_MS 1000    /* while locks wait: a silent change of leader is noticed this soon */
+#define PUSH_PING_MS 1000    /* while a push is waited for: a silent change of leader is noticed this soon */
 #define LOCK_ASK_AGAIN_MS 15000 /* a grant whose push was dropped is found this soon */
 /* "Not enough servers" may be a leader that is just losing its followers, or a final answer (no store
  * is up): those who can do something else should learn of it soon. */
@@ -66,6 +66,9 @@ struct meta {
     struct fiber_group fibers; /* keeper, calls and waits */
     unsigned calls;
     struct fiber_queue room;
+
+    bool watches;           /* OP_WATCH is in force, asked for in this epoch */
+    uint64_t watched_epoch;
 
     struct map waits; /* waiter → struct lock_wait */
     uint64_t last_waiter;
@@ -364,7 +367,30 @@ static void ping(struct meta *meta, uint64_t interval_ms)
 static uint64_t keeper_interval(const struct meta *meta)
 {
     uint64_t ms = MAX(meta->granted_ms / 3, 1u);
-    return meta->waits.count ? MIN(ms, (uint64_t)LOCK_PING_MS) : ms;
+    return meta->waits.count || meta->watches ? MIN(ms, (uint64_t)PUSH_PING_MS) : ms;
+}
+
+/* A watch belongs to a connection. What changed before the new one watches is told as "something". */
+static void watch_again(struct meta *meta)
+{
+    if (!meta->watches || meta->watched_epoch == meta->epoch)
+        return;
+    uint64_t epoch = meta->epoch;
+    Tarn__Ctx ctx = TARN__CTX__INIT;
+    ctx.session = meta->session;
+    Tarn__Watch watch = TARN__WATCH__INIT;
+    watch.ctx = &ctx;
+    watch.jobs = true;
+    struct leader_call c = {
+        .op = OP_WATCH,
+        .request = &watch.base,
+        .give_up_ms = PUSH_PING_MS,
+    };
+    if (leader_call(meta, &c) < 0)
+        return; /* after the next ping again */
+    meta->watched_epoch = epoch;
+    if (meta->options.push) /* an empty message: job 0 */
+        meta->options.push(meta->options.arg, OP_JOB_CHANGED, (const uint8_t *)"", 0);
 }
 
 static void keeper_run(void *arg)
@@ -374,8 +400,10 @@ static void keeper_run(void *arg)
         int r = session_ensure(meta);
         if (r == -E_CANCELED)
             break;
-        if (r == 0)
+        if (r == 0) {
             ping(meta, keeper_interval(meta));
+            watch_again(meta);
+        }
         if (meta->closing || (r == 0 && !meta->session))
             continue; /* lost in that ping: open the next one now */
         uint64_t wait_ms = r == 0 ? keeper_interval(meta) : PAUSE_MS_MAX;
@@ -567,10 +595,15 @@ int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__C
     if (ctx_field)
         *ctx_field = &ctx;
     bool change = op <= OP_META_CHANGE_LAST && ctx_field;
+    uint64_t epoch = meta->epoch;
     r = change ? call_change(meta, &c, &ctx) : call_query(meta, &c, &ctx);
     if (ctx_field)
         *ctx_field = NULL;
     call_leave(meta);
+    if (r == 0 && op == OP_WATCH) {
+        meta->watches = ((const Tarn__Watch *)request)->jobs;
+        meta->watched_epoch = epoch;
+    }
     if (r == 0 && ret_reply)
         memcpy(ret_reply, &c.reply, sizeof c.reply);
     return r;

@@ -15,7 +15,9 @@ struct meta_options {
     const char *name;       /* shown in session lists: "tarn-mount /data" */
     uint32_t timeout_ms;    /* session dies this long after its last sign of life; 0 = 30,000 */
     uint64_t give_up_ms;    /* how long a call looks for a leader before -E_UNAVAIL; 0 = 30,000 */
-    rpc_push_fn push;       /* pushes other than lock grants; may be NULL */
+    /* Pushes other than lock grants; may be NULL. OP_WATCH is asked for again at each new leader or
+     * connection; then JOB_CHANGED with job 0 says that changes may have been missed. */
+    rpc_push_fn push;
     void (*lost)(void *arg);/* the session expired: locks and handles are gone; a new one is open */
     void *arg;
 };

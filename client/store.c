@@ -168,6 +168,7 @@ struct candidate {
     char address[STORE_ADDRESS_MAX];
     uint32_t rank;
     enum distance distance;
+    bool up; /* as the service sees it */
 };
 struct candidates {
     unsigned n;
@@ -194,7 +195,7 @@ static void candidate_add(struct stores *stores, struct candidates *list,
 {
     if (list->n == ARRAY_SIZE(list->items) || strlen(address) >= STORE_ADDRESS_MAX || !address[0])
         return;
-    struct candidate new = {.distance = distance};
+    struct candidate new = {.distance = distance, .up = replica->up};
     new.rank = candidate_rank(stores, replica, distance, address) + later;
     snprintf(new.address, sizeof new.address, "%s", address);
     unsigned at = list->n++;
@@ -297,7 +298,8 @@ static void count_read(struct stores_counters *c, enum distance distance, size_t
         c->read_remote += n;
 }
 
-/* An open chunk that no member has yet was never written to: a member makes it at the first write. */
+/* An open chunk that no member has was never written to: a member makes it at the first write. Only
+ * members that are up count: a new store at the address of a lost one has nothing either. */
 static int read_window(struct stores *stores, const struct candidates *list,
                        const struct chunk_range *range)
 {
@@ -314,7 +316,7 @@ static int read_window(struct stores *stores, const struct candidates *list,
         }
         if (r == -E_STALE || r == -E_CANCELED || r == -E_NO_SESSION)
             return r;
-        unwritten &= r == -E_NOENT;
+        unwritten &= r == -E_NOENT && from->up;
         if (r == -E_CORRUPT) {
             log_warn("chunk %llx at %s does not match its checksums, reading another copy",
                      (unsigned long long)range->chunk, from->address);
@@ -337,6 +339,10 @@ int stores_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offs
 int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf,
                         size_t n, struct stores_counters *also)
 {
+    if (extent->state == TARN__CHUNK_STATE__CHUNK_SEALED && offset >= extent->chunk_length) {
+        memset(buf, 0, n); /* behind the end of what will never grow */
+        return 0;
+    }
     int r = store_fd_read(stores, extent, offset, buf, n);
     if (r == 0 && also)
         also->read_fd += n;

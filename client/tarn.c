@@ -75,13 +75,16 @@ int tarn_open(const char *config, struct tarn **ret)
         return public_error(-E_NOMEM, NULL, "open the cluster");
     const char *why = NULL;
     int r = config_load(config, &tarn->config, &why);
-    if (r == 0)
-        r = cred_take(tarn);
+    if (r < 0) {
+        tarn_free(tarn);
+        return public_error_why(r, "use the configuration", why);
+    }
+    r = cred_take(tarn);
     if (r == 0)
         r = loop_start(tarn);
     if (r < 0) {
         tarn_free(tarn);
-        return public_error(r, why, "open the cluster");
+        return public_error(r, NULL, "open the cluster");
     }
     struct loop_call call = {0};
     r = (int)loop_call(tarn, &call, open_run);

@@ -37,8 +37,10 @@ int64_t loop_call(struct tarn *tarn, struct loop_call *call, int64_t (*run)(stru
 int loop_start(struct tarn *tarn); /* thread and io */
 void loop_stop(struct tarn *tarn);
 
-/* Remembers the sentence "cannot WHAT PATH: why" and gives -errno. */
+/* Remembers the sentence "cannot WHAT PATH: no such file or directory (detail)" and gives -errno. */
 int public_error(int err, const char *detail, const char *fmt, ...) _printf_(3, 4);
+/* The same with words of one's own instead of the code's. */
+int public_error_why(int err, const char *what, const char *why);
 void attr_to_stat(const Tarn__Attr *attr, struct stat *ret);
 
 #endif

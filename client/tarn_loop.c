@@ -99,15 +99,21 @@ int tarn_last_err(void)
     return error_code;
 }
 
+int public_error_why(int err, const char *what, const char *why)
+{
+    error_code = err;
+    snprintf(error_text, sizeof error_text, "cannot %s: %s", what, why);
+    return -err_to_errno(err);
+}
+
 int public_error(int err, const char *detail, const char *fmt, ...)
 {
-    char what[512];
+    char what[512], why[256];
     va_list args;
     va_start(args, fmt);
     vsnprintf(what, sizeof what, fmt, args);
     va_end(args);
-    error_code = err;
-    snprintf(error_text, sizeof error_text, "cannot %s: %s", what,
-             detail && detail[0] ? detail : err_sentence(err));
-    return -err_to_errno(err);
+    bool more = detail && detail[0] && strcmp(detail, err_sentence(err)) != 0;
+    snprintf(why, sizeof why, more ? "%s (%.160s)" : "%s", err_sentence(err), detail);
+    return public_error_why(err, what, why);
 }
