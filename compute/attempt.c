@@ -123,6 +123,8 @@ static enum attempt_action after_verdict(struct attempt *attempt)
 static enum attempt_action on_ended(struct attempt *attempt, const struct attempt_event *event)
 {
     CHECK(attempt->state == ATTEMPT_STARTING || attempt->state == ATTEMPT_RUNNING);
+    if (attempt->code != NULL)
+        return enter(attempt, ATTEMPT_DRAINING); /* starved: judged already */
     if (event->err != 0)
         blame_system(attempt, "the sandbox was lost", err_sentence(event->err));
     else if (event->exit.setup_errno != 0)
@@ -142,8 +144,8 @@ static enum attempt_action on_drained(struct attempt *attempt, int err)
 static enum attempt_action on_committed(struct attempt *attempt, int err)
 {
     attempt->committed = err == 0;
-    /* Stale: another attempt is the current one, or the job is over. Then nobody waits for us. */
-    if (err == -E_STALE || err == -E_CONFLICT || err == -E_NOENT)
+    /* Another attempt is the current one, or the job was cancelled or is over: nobody waits for us. */
+    if (err == -E_STALE || err == -E_CONFLICT || err == -E_NOENT || err == -E_CANCELED)
         attempt->killed = true;
     else if (err != 0)
         blame_system(attempt, "the result cannot be committed", err_sentence(err));
@@ -199,6 +201,11 @@ enum attempt_action attempt_step(struct attempt *attempt, const struct attempt_e
         return enter(attempt, ATTEMPT_OVER);
     case ATTEMPT_KILL:
         return on_kill(attempt);
+    case ATTEMPT_STARVED:
+        if (attempt->state != ATTEMPT_STARTING && attempt->state != ATTEMPT_RUNNING)
+            return ATTEMPT_DO_NOTHING;
+        judge_staging(attempt, event->err);
+        return ATTEMPT_DO_KILL;
     case ATTEMPT_EXPIRED:
         if (attempt->state != ATTEMPT_STARTING && attempt->state != ATTEMPT_RUNNING)
             return ATTEMPT_DO_NOTHING;

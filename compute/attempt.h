@@ -46,6 +46,7 @@ enum attempt_event_kind {
     ATTEMPT_COMMITTED, /* err: of the commit */
     ATTEMPT_REPORTED,
     ATTEMPT_KILL,      /* cancelled, or void: somebody else has the task now */
+    ATTEMPT_STARVED,   /* err: its input failed while it ran */
     ATTEMPT_EXPIRED    /* its time is up */
 };
 
@@ -79,7 +80,7 @@ struct attempt {
 
 void attempt_init(struct attempt *attempt, uint64_t timeout_ms, uint32_t retries_left);
 /* Moves on; the action is to be carried out now. An event that does not belong to the state is a mistake
- * of the caller (checked), except KILL and EXPIRED, which may come at any time. */
+ * of the caller (checked), except KILL, STARVED and EXPIRED, which may come at any time. */
 enum attempt_action attempt_step(struct attempt *attempt, const struct attempt_event *event);
 const char *attempt_state_name(enum attempt_state state);
 

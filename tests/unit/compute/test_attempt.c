@@ -132,6 +132,15 @@ static void a_missing_input_fails_the_task_an_unreachable_one_does_not(void **st
     assert_true(attempt.system_error);
 }
 
+static void an_input_that_fails_half_way_is_not_taken_for_its_end(void **state)
+{
+    struct attempt attempt = running(0);
+    assert_int_equal(step(&attempt, ATTEMPT_STARVED, -E_UNAVAIL), ATTEMPT_DO_KILL);
+    end(&attempt, (struct attempt_exit){.status = 0});
+    assert_int_equal(step(&attempt, ATTEMPT_DRAINED, 0), ATTEMPT_DO_REPORT);
+    assert_true(attempt.system_error);
+}
+
 static void output_that_cannot_be_stored_is_the_systems_failure(void **state)
 {
     struct attempt attempt = running(0);
@@ -193,6 +202,7 @@ int main(void)
         cmocka_unit_test(a_retry_is_reported_not_committed),
         cmocka_unit_test(a_sandbox_that_cannot_be_made_is_the_systems_failure),
         cmocka_unit_test(a_missing_input_fails_the_task_an_unreachable_one_does_not),
+        cmocka_unit_test(an_input_that_fails_half_way_is_not_taken_for_its_end),
         cmocka_unit_test(output_that_cannot_be_stored_is_the_systems_failure),
         cmocka_unit_test(a_stale_commit_is_dropped_quietly),
         cmocka_unit_test(a_kill_works_in_every_state),

@@ -1,0 +1,390 @@
+#include "stage.h"
+
+#include "common/err.h"
+#include "common/fiber.h"
+#include "sandbox.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WINDOW MIB(1)
+#define MAP_EXTENTS 256   /* of one question for a file's map */
+#define LIST_TASKS 512    /* of one question for outputs */
+#define STALE_TRIES 5     /* a chunk may be moved or sealed while we read */
+#define COPY_PREFIX "stage-"
+
+/* Where the bytes of an object go: a window of it, in order. */
+typedef int (*sink_fn)(void *arg, const void *data, size_t n, uint64_t offset);
+
+struct reader {
+    const struct stage *stage;
+    struct meta_cred cred;
+    struct stage_count *count;
+    uint8_t *window; /* of WINDOW bytes */
+};
+
+/* ---- an object's map */
+
+static int ask_map(const struct reader *reader, const Tarn__Where *where, uint64_t offset, Tarn__FileMapReply **ret)
+{
+    Tarn__FileMap request = TARN__FILE_MAP__INIT;
+    Tarn__Where copy = *where;
+    request.where = &copy;
+    request.offset = offset;
+    request.max = MAP_EXTENTS;
+    int err = meta_call(reader->stage->meta, OP_FILE_MAP, &request.base, &request.ctx, &reader->cred,
+                        &tarn__file_map_reply__descriptor, ret, NULL);
+    if (err != 0)
+        return err;
+    if ((*ret)->attr == NULL) {
+        tarn__file_map_reply__free_unpacked(*ret, NULL);
+        return -E_PROTO;
+    }
+    return 0;
+}
+
+static bool is_here(const struct stage *stage, const Tarn__Extent *extent)
+{
+    for (size_t i = 0; i < extent->n_replicas; i++)
+        if (extent->replicas[i]->node == stage->node && extent->replicas[i]->ready)
+            return true;
+    return false;
+}
+
+/* Is the object one whole sealed chunk with a copy on this node? Then that file is the object. */
+static bool is_one_raw_chunk(const struct stage *stage, const Tarn__FileMapReply *map)
+{
+    if (map->inline_data || map->next != 0 || map->n_extents != 1)
+        return false;
+    const Tarn__Extent *extent = map->extents[0];
+    return extent->state == TARN__CHUNK_STATE__CHUNK_SEALED && extent->offset == 0 && extent->chunk_offset == 0 &&
+           extent->length == map->attr->size && extent->chunk_length == map->attr->size && is_here(stage, extent);
+}
+
+/* ---- reading */
+
+static int read_piece(struct reader *reader, const Tarn__FileMapReply *map, uint64_t at, size_t n)
+{
+    memset(reader->window, 0, n); /* what no extent covers is a hole */
+    for (size_t i = 0; i < map->n_extents; i++) {
+        const Tarn__Extent *extent = map->extents[i];
+        uint64_t begin = MAX(extent->offset, at), end = MIN(extent->offset + extent->length, at + n);
+        if (begin >= end)
+            continue;
+        int err = stores_read_counted(reader->stage->stores, extent, extent->chunk_offset + (begin - extent->offset),
+                                      reader->window + (begin - at), end - begin, &reader->count->read);
+        if (err != 0)
+            return err;
+    }
+    return 0;
+}
+
+static int send_inline(struct reader *reader, const Tarn__FileMapReply *map, sink_fn sink, void *arg)
+{
+    /* The bytes came with the map, from the metadata service. */
+    reader->count->read.read_remote += map->data.len;
+    return map->data.len != 0 ? sink(arg, map->data.data, map->data.len, 0) : 0;
+}
+
+/* Reads what `map` describes from *at on and moves *at. */
+static int send_mapped(struct reader *reader, const Tarn__FileMapReply *map, sink_fn sink, void *arg, uint64_t *at)
+{
+    uint64_t end = map->next != 0 ? MIN(map->next, map->attr->size) : map->attr->size;
+    while (*at < end) {
+        size_t n = (size_t)MIN(end - *at, (uint64_t)WINDOW);
+        int err = read_piece(reader, map, *at, n);
+        if (err == 0)
+            err = sink(arg, reader->window, n, *at);
+        if (err != 0)
+            return err;
+        *at += n;
+    }
+    return 0;
+}
+
+static int read_object(struct reader *reader, const Tarn__Where *where, sink_fn sink, void *arg)
+{
+    uint64_t at = 0;
+    unsigned stale = 0;
+    for (;;) {
+        Tarn__FileMapReply *map = NULL;
+        int err = ask_map(reader, where, at, &map);
+        if (err != 0)
+            return err;
+        bool last = map->inline_data || map->next == 0;
+        uint64_t before = at;
+        err = map->inline_data ? send_inline(reader, map, sink, arg) : send_mapped(reader, map, sink, arg, &at);
+        tarn__file_map_reply__free_unpacked(map, NULL);
+        if (err == 0 && last)
+            return 0;
+        stale = at != before ? 0 : stale + 1;
+        if (stale > STALE_TRIES)
+            return err != 0 ? err : -E_PROTO;
+        if (err != 0 && err != -E_STALE && err != -E_UNAVAIL)
+            return err;
+        if (err != 0 && io_sleep_ms(reader->stage->io, 50) != 0)
+            return -E_CANCELED;
+    }
+}
+
+static int begin_reader(struct reader *reader, const struct stage *stage, const Tarn__TaskAssign *task,
+                        struct stage_count *count)
+{
+    *reader = (struct reader){.stage = stage, .cred = {.uid = task->uid, .gid = task->gid}, .count = count};
+    reader->window = malloc(WINDOW);
+    return reader->window != NULL ? 0 : -E_NOMEM;
+}
+
+/* ---- map: a file */
+
+static int open_again(int fd)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* The store keeps its files to itself by its directory's mode; inside the sandbox the file stands alone
+ * and the task's user must be able to open it. The chunk is sealed: nobody writes it any more. */
+static int make_readable(int fd, const struct stat *st)
+{
+    return (st->st_mode & 0444) == 0444 ? 0 : fchmod(fd, (st->st_mode & 07777) | 0444);
+}
+
+static int bind_chunk(const struct stage *stage, const Tarn__FileMapReply *map, struct stage_input *ret)
+{
+    int borrowed, tree = -1;
+    int err = stores_fd(stage->stores, map->extents[0], &borrowed);
+    if (err != 0)
+        return err;
+    int fd = open_again(borrowed);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) != 0 || (uint64_t)st.st_size != map->attr->size || make_readable(fd, &st) != 0)
+        err = -E_NOTSUP;
+    if (err == 0)
+        err = sandbox_input_tree(fd, &tree);
+    if (err != 0) {
+        if (fd >= 0)
+            close(fd);
+        return err;
+    }
+    ret->stdin_fd = fd;
+    ret->tree = tree;
+    return 0;
+}
+
+struct copy {
+    struct io *io;
+    int fd;
+};
+
+static int write_copy(void *arg, const void *data, size_t n, uint64_t offset)
+{
+    struct copy *copy = arg;
+    for (size_t done = 0; done < n;) {
+        int64_t got = io_write_fd(copy->io, copy->fd, (const uint8_t *)data + done, n - done, (int64_t)(offset + done));
+        if (got <= 0)
+            return got < 0 ? (int)got : -E_IO;
+        done += (size_t)got;
+    }
+    return 0;
+}
+
+/* A name of its own, because a mount needs a file that is linked while it is bound. */
+static int make_copy(struct reader *reader, const Tarn__TaskAssign *task, const Tarn__Where *where,
+                     struct stage_input *ret)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/" COPY_PREFIX "%llx-%u-%llu-%u", reader->stage->dir,
+             (unsigned long long)task->key->job, task->key->phase, (unsigned long long)task->key->index,
+             task->key->attempt);
+    struct copy copy = {.io = reader->stage->io,
+                        .fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0444)};
+    if (copy.fd < 0)
+        return err_from_errno(errno);
+    ret->path = strdup(path);
+    int err = ret->path != NULL ? read_object(reader, where, write_copy, &copy) : -E_NOMEM;
+    if (err == 0 && (ret->stdin_fd = open_again(copy.fd)) < 0)
+        err = err_from_errno(errno);
+    if (err == 0)
+        err = sandbox_input_tree(copy.fd, &ret->tree);
+    close(copy.fd);
+    if (ret->path == NULL)
+        unlink(path);
+    return err;
+}
+
+static void input_where(const Tarn__TaskInput *input, Tarn__Where *where)
+{
+    tarn__where__init(where);
+    if (input->ino != 0)
+        where->ino = input->ino;
+    else
+        where->path = input->path;
+}
+
+int stage_open(const struct stage *stage, const Tarn__TaskAssign *task, struct stage_input *ret, struct stage_count *count)
+{
+    *ret = (struct stage_input){.stdin_fd = -1, .tree = -1};
+    if (task->n_inputs != 1)
+        return -E_INVAL;
+    struct reader reader;
+    Tarn__Where where;
+    Tarn__FileMapReply *map = NULL;
+    int err = begin_reader(&reader, stage, task, count);
+    if (err != 0)
+        return err;
+    input_where(task->inputs[0], &where);
+    err = ask_map(&reader, &where, 0, &map);
+    if (err == 0) {
+        bool bound = is_one_raw_chunk(stage, map) && bind_chunk(stage, map, ret) == 0;
+        if (bound)
+            count->mapped += map->attr->size;
+        tarn__file_map_reply__free_unpacked(map, NULL);
+        if (!bound)
+            err = make_copy(&reader, task, &where, ret);
+    }
+    free(reader.window);
+    return err;
+}
+
+void stage_release(struct stage_input *input)
+{
+    if (input->stdin_fd >= 0)
+        close(input->stdin_fd);
+    if (input->tree >= 0)
+        close(input->tree);
+    if (input->path != NULL)
+        unlink(input->path);
+    free(input->path);
+    *input = (struct stage_input){.stdin_fd = -1, .tree = -1};
+}
+
+void stage_sweep(const char *dir)
+{
+    DIR *handle = opendir(dir);
+    if (handle == NULL)
+        return;
+    struct dirent *entry;
+    while ((entry = readdir(handle)) != NULL)
+        if (strncmp(entry->d_name, COPY_PREFIX, strlen(COPY_PREFIX)) == 0)
+            unlinkat(dirfd(handle), entry->d_name, 0);
+    closedir(handle);
+}
+
+/* ---- reduce: a pipe */
+
+struct feed {
+    struct reader reader;
+    const Tarn__TaskAssign *task;
+    int fd;
+    bool closed; /* nobody reads any more: not an error */
+};
+
+static int write_pipe(void *arg, const void *data, size_t n, uint64_t offset)
+{
+    struct feed *feed = arg;
+    for (size_t done = 0; done < n;) {
+        int64_t got = io_write_fd(feed->reader.stage->io, feed->fd, (const uint8_t *)data + done, n - done, -1);
+        if (got == -E_CANCELED)
+            return (int)got;
+        if (got <= 0) {
+            feed->closed = true;
+            return -E_CONN;
+        }
+        done += (size_t)got;
+    }
+    return 0;
+}
+
+static int feed_object(struct feed *feed, const Tarn__Where *where)
+{
+    int err = read_object(&feed->reader, where, write_pipe, feed);
+    return feed->closed ? 0 : err;
+}
+
+static bool is_ours(const struct feed *feed, uint64_t ordinal)
+{
+    uint32_t count = feed->task->phase->count != 0 ? feed->task->phase->count : 1;
+    return ordinal % count == feed->task->key->index;
+}
+
+static int feed_outputs(struct feed *feed, const Tarn__Task *task)
+{
+    int err = 0;
+    for (size_t i = 0; i < task->n_outputs && err == 0 && !feed->closed; i++) {
+        Tarn__Where where = TARN__WHERE__INIT;
+        where.path = task->outputs[i];
+        err = feed_object(feed, &where);
+    }
+    return err;
+}
+
+static int feed_phase(struct feed *feed)
+{
+    Tarn__TaskList request = TARN__TASK_LIST__INIT;
+    request.job = feed->task->key->job;
+    request.phase = feed->task->key->phase - 1;
+    request.max = LIST_TASKS;
+    for (uint64_t next = 0;;) {
+        Tarn__TaskListReply *reply = NULL;
+        request.after = next;
+        int err = meta_call(feed->reader.stage->meta, OP_TASK_LIST, &request.base, &request.ctx, &meta_root,
+                            &tarn__task_list_reply__descriptor, &reply, NULL);
+        if (err != 0)
+            return err;
+        for (size_t i = 0; i < reply->n_tasks && err == 0 && !feed->closed; i++) {
+            const Tarn__Task *task = reply->tasks[i];
+            if (task->state == TARN__TASK_STATE__TASK_DONE && is_ours(feed, task->index))
+                err = feed_outputs(feed, task);
+            next = task->index + 1;
+        }
+        bool end = reply->end || reply->n_tasks == 0;
+        tarn__task_list_reply__free_unpacked(reply, NULL);
+        if (err != 0 || end || feed->closed)
+            return err;
+    }
+}
+
+static int feed_job_inputs(struct feed *feed)
+{
+    Tarn__JobInputList request = TARN__JOB_INPUT_LIST__INIT;
+    request.job = feed->task->key->job;
+    request.max = LIST_TASKS;
+    for (uint64_t next = 0;;) {
+        Tarn__JobInputListReply *reply = NULL;
+        request.after = next;
+        int err = meta_call(feed->reader.stage->meta, OP_JOB_INPUT_LIST, &request.base, &request.ctx, &meta_root,
+                            &tarn__job_input_list_reply__descriptor, &reply, NULL);
+        if (err != 0)
+            return err;
+        for (size_t i = 0; i < reply->n_inputs && err == 0 && !feed->closed; i++) {
+            Tarn__Where where = TARN__WHERE__INIT;
+            where.ino = reply->inputs[i]->ino;
+            if (where.ino == 0)
+                where.path = reply->inputs[i]->path;
+            if (is_ours(feed, reply->inputs[i]->index))
+                err = feed_object(feed, &where);
+            next = reply->inputs[i]->index + 1;
+        }
+        bool end = reply->end || reply->n_inputs == 0;
+        tarn__job_input_list_reply__free_unpacked(reply, NULL);
+        if (err != 0 || end || feed->closed)
+            return err;
+    }
+}
+
+int stage_feed(const struct stage *stage, const Tarn__TaskAssign *task, int fd, struct stage_count *count)
+{
+    struct feed feed = {.task = task, .fd = fd};
+    int err = begin_reader(&feed.reader, stage, task, count);
+    if (err != 0)
+        return err;
+    err = task->key->phase == 0 ? feed_job_inputs(&feed) : feed_phase(&feed);
+    free(feed.reader.window);
+    return err;
+}
