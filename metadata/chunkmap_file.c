@@ -1,0 +1,388 @@
+/* A file's extents: found, cut, sealed, dropped, taken over from uploads. */
+#include "chunkmap.h"
+#include "common/err.h"
+#include "namespace.h"
+#include "session.h"
+
+#define SEAL_BATCH 256 /* chunks sealed by the CLOSE itself; the rest in steps of the same size */
+
+int extent_put(struct tables *t, uint64_t ino, const struct extent *extent)
+{
+    _cleanup_(writer_fini) struct writer w = {0};
+    extent_encode(extent, &w);
+    struct key key = key_2(TABLE_EXTENT, ino, extent->offset);
+    return tables_put(t, &key, &w);
+}
+
+int extent_find(struct tables *t, uint64_t ino, uint64_t offset, struct extent *ret, bool *ret_covers)
+{
+    struct key at = key_2(TABLE_EXTENT, ino, offset);
+    struct key prefix = key_1(TABLE_EXTENT, ino);
+    struct kv_val key, value;
+    int err = tables_last(t, &at, &prefix, &key, &value);
+    if (err != 0)
+        return err;
+    struct reader r = reader_init(key.data + 9, key.len - 9);
+    if (extent_decode(reader_be64(&r), value.data, value.len, ret) != 0)
+        return tables_corrupt(t, &at, "extent");
+    *ret_covers = offset - ret->offset < ret->length;
+    return 0;
+}
+
+static int first_offset(void *arg, struct kv_val key, struct kv_val value)
+{
+    struct reader r = reader_init(key.data + 9, key.len - 9);
+    *(uint64_t *)arg = reader_be64(&r);
+    return 1;
+}
+
+int extent_room(struct tables *t, uint64_t ino, uint64_t offset, uint64_t *ret_end)
+{
+    uint64_t end = (offset / MD_CHUNK_BYTES + 1) * MD_CHUNK_BYTES;
+    uint64_t next = UINT64_MAX;
+    struct key start = key_2(TABLE_EXTENT, ino, offset + 1);
+    struct key prefix = key_1(TABLE_EXTENT, ino);
+    int err = tables_scan(t, &start, &prefix, first_offset, &next);
+    if (err == 0)
+        *ret_end = MIN(end, next);
+    return err;
+}
+
+static int extent_of_row(struct tables *t, const struct row *row, struct extent *ret)
+{
+    int err = extent_decode(key_number(&row->key, 1), row->value, row->len, ret);
+    return err != 0 ? tables_corrupt(t, &row->key, "extent") : 0;
+}
+
+static int extent_remove(struct tables *t, uint64_t ino, const struct extent *extent)
+{
+    struct key key = key_2(TABLE_EXTENT, ino, extent->offset);
+    int err = tables_del(t, &key);
+    struct chunk chunk;
+    if (err == 0)
+        err = chunk_get(t, extent->chunk, &chunk);
+    return err == 0 ? chunk_delete(t, &chunk) : err;
+}
+
+int chunk_file_drop(struct tables *t, uint64_t ino, unsigned max, bool *ret_done)
+{
+    struct key prefix = key_1(TABLE_EXTENT, ino);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    int err = tables_rows(t, &prefix, &prefix, max, &rows);
+    for (size_t i = 0; i < rows.count && err == 0; i++) {
+        struct extent extent;
+        err = extent_of_row(t, &rows.rows[i], &extent);
+        if (err == 0)
+            err = extent_remove(t, ino, &extent);
+    }
+    *ret_done = rows.count < max || !tables_any(t, &prefix);
+    return err;
+}
+
+/* An extent of a sealed chunk is cut. One of an open chunk stays: the truncating client has cut the chunk
+ * at its members before it came here (C6), and writers go on in it. */
+static int extent_cut(struct tables *t, struct inode *inode, struct extent *extent, uint64_t length)
+{
+    struct chunk chunk;
+    int err = chunk_get(t, extent->chunk, &chunk);
+    if (err != 0 || chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN)
+        return err;
+    inode->allocated -= extent->length - length;
+    extent->length = length;
+    return extent_put(t, inode->ino, extent);
+}
+
+static int shrink(struct tables *t, struct inode *inode, uint64_t size)
+{
+    struct extent extent;
+    bool covers;
+    int err = size == 0 ? -E_NOENT : extent_find(t, inode->ino, size - 1, &extent, &covers);
+    if (err == 0 && covers && size - extent.offset < extent.length)
+        err = extent_cut(t, inode, &extent, size - extent.offset);
+    if (err != 0 && err != -E_NOENT)
+        return err;
+    struct key prefix = key_1(TABLE_EXTENT, inode->ino);
+    struct key start = key_2(TABLE_EXTENT, inode->ino, size);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    err = tables_rows(t, &start, &prefix, SIZE_MAX, &rows);
+    for (size_t i = 0; i < rows.count && err == 0; i++) {
+        err = extent_of_row(t, &rows.rows[i], &extent);
+        if (err == 0)
+            err = extent_remove(t, inode->ino, &extent);
+        if (err == 0)
+            inode->allocated -= extent.length;
+    }
+    if (err == 0 && inode->data_len > size)
+        err = inode_set_data(inode, inode->data, size);
+    return err;
+}
+
+int chunk_file_resize(struct tables *t, struct inode *inode, uint64_t size)
+{
+    int err = size < inode->size ? shrink(t, inode, size) : 0;
+    /* Another size, another content: what the object's writer said of it is no longer true. */
+    if (size != inode->size)
+        inode->etag_len = 0;
+    inode->size = size;
+    return err;
+}
+
+/* Cuts the extent of one open chunk to the file's size and seals it; beyond the size it goes. */
+static int seal_one(struct tables *t, struct inode *inode, struct chunk *chunk)
+{
+    struct extent extent;
+    bool covers;
+    int err = extent_find(t, inode->ino, chunk->owner_offset, &extent, &covers);
+    if (err != 0)
+        return err;
+    if (inode->size <= extent.offset) {
+        inode->allocated -= extent.length;
+        return extent_remove(t, inode->ino, &extent);
+    }
+    uint64_t length = MIN(extent.length, inode->size - extent.offset);
+    inode->allocated -= extent.length - length;
+    extent.length = length;
+    err = extent_put(t, inode->ino, &extent);
+    return err == 0 ? chunk_seal(t, chunk, length) : err;
+}
+
+static int seal_batch(struct tables *t, uint64_t ino, bool *ret_more)
+{
+    struct key prefix = key_1(TABLE_OPEN_CHUNK, ino);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    _cleanup_(inode_fini) struct inode inode = {0};
+    int err = tables_rows(t, &prefix, &prefix, SEAL_BATCH, &rows);
+    *ret_more = rows.count == SEAL_BATCH;
+    if (err != 0 || rows.count == 0)
+        return err;
+    err = ns_inode_get(t, ino, &inode);
+    for (size_t i = 0; i < rows.count && err == 0; i++) {
+        struct chunk chunk;
+        err = chunk_get(t, key_number(&rows.rows[i].key, 1), &chunk);
+        if (err == 0)
+            err = seal_one(t, &inode, &chunk);
+    }
+    return err == 0 ? ns_inode_put(t, &inode) : err;
+}
+
+int chunk_file_seal(struct tables *t, uint64_t ino)
+{
+    bool more;
+    int err = seal_batch(t, ino, &more);
+    struct key key = key_1(TABLE_TO_SEAL, ino);
+    return err == 0 && more ? tables_put_empty(t, &key) : err;
+}
+
+int chunk_seal_due_step(struct tables *t, unsigned steps, unsigned *ret_done)
+{
+    struct key prefix = key_table(TABLE_TO_SEAL);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    int err = tables_rows(t, &prefix, &prefix, steps, &rows);
+    for (size_t i = 0; i < rows.count && err == 0; i++) {
+        uint64_t ino = key_number(&rows.rows[i].key, 0);
+        struct opens opens;
+        bool more = false;
+        err = session_opens(t, ino, &opens);
+        if (err == 0 && opens.writers == 0) /* else its next last writer seals it */
+            err = seal_batch(t, ino, &more);
+        if (err == 0 && !more)
+            err = tables_del(t, &rows.rows[i].key);
+        (*ret_done)++;
+    }
+    return err;
+}
+
+static int adopt_chunk(struct tables *t, const struct row *row, uint64_t length, struct inode *inode)
+{
+    uint64_t id;
+    struct chunk chunk;
+    if (number_decode(row->value, row->len, &id) != 0)
+        return tables_corrupt(t, &row->key, "upload chunk");
+    int err = chunk_get(t, id, &chunk);
+    if (err != 0)
+        return err;
+    if (length == 0)
+        return chunk_delete(t, &chunk);
+    struct extent extent = {.offset = inode->size, .length = length, .chunk = id};
+    if (add_overflows(inode->size, length, &inode->size) || inode->size > INT64_MAX)
+        return -E_FBIG;
+    inode->allocated += length;
+    chunk.owner = inode->ino;
+    chunk.owner_offset = extent.offset;
+    chunk.flags &= (uint8_t)~CHUNK_OF_UPLOAD;
+    err = chunk_seal(t, &chunk, length);
+    return err == 0 ? extent_put(t, inode->ino, &extent) : err;
+}
+
+static int upload_get(struct tables *t, uint64_t id, struct upload *ret)
+{
+    struct key key = key_1(TABLE_UPLOAD, id);
+    struct kv_val value;
+    int err = tables_get(t, &key, &value);
+    if (err == -E_NOENT)
+        return tables_fail(t, -E_NOENT, "upload %llu is not known", (unsigned long long)id);
+    if (err == 0 && upload_decode(id, value.data, value.len, ret) != 0)
+        err = tables_corrupt(t, &key, "upload");
+    return err;
+}
+
+static int upload_remove(struct tables *t, const struct upload *upload)
+{
+    struct key key = key_1(TABLE_UPLOAD, upload->id);
+    struct key of_session = key_2(TABLE_SESSION_UPLOAD, upload->session, upload->id);
+    int err = tables_del(t, &key);
+    return err == 0 ? tables_del(t, &of_session) : err;
+}
+
+/* Goes through the upload's chunks in order of index; those without a length are deleted. */
+static int upload_finish(struct tables *t, const struct upload *upload, const uint64_t *lengths, size_t n,
+                         struct inode *inode)
+{
+    struct key prefix = key_1(TABLE_UPLOAD_CHUNK, upload->id);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
+    if (err == 0 && n > rows.count)
+        err = tables_fail(t, -E_INVAL, "upload %llu has %zu chunks, not %zu", (unsigned long long)upload->id,
+                          rows.count, n);
+    for (size_t i = 0; i < rows.count && err == 0; i++) {
+        err = adopt_chunk(t, &rows.rows[i], i < n ? lengths[i] : 0, inode);
+        if (err == 0)
+            err = tables_del(t, &rows.rows[i].key);
+    }
+    return err == 0 ? upload_remove(t, upload) : err;
+}
+
+int chunk_upload_adopt(struct tables *t, const Tarn__UploadPart *part, struct inode *inode)
+{
+    struct upload upload;
+    int err = upload_get(t, part->upload, &upload);
+    if (err != 0)
+        return err;
+    if (t->cred.uid != 0 && t->cred.uid != upload.uid)
+        return -E_PERM;
+    if (part->n_lengths > CHUNK_COMMIT_EXTENTS_MAX)
+        return tables_fail(t, -E_FBIG, "an object has at most %d chunks", CHUNK_COMMIT_EXTENTS_MAX);
+    for (size_t i = 0; i < part->n_lengths; i++)
+        if (part->lengths[i] > MD_CHUNK_BYTES)
+            return tables_fail(t, -E_INVAL, "a chunk has at most 64 MiB");
+    return upload_finish(t, &upload, part->lengths, part->n_lengths, inode);
+}
+
+static int upload_abort(struct tables *t, uint64_t id)
+{
+    struct upload upload;
+    struct inode none = {0};
+    int err = upload_get(t, id, &upload);
+    return err == 0 ? upload_finish(t, &upload, NULL, 0, &none) : err;
+}
+
+int chunk_cmd_upload_abort(struct tables *t, const void *message)
+{
+    const Tarn__UploadAbort *m = message;
+    int err = upload_abort(t, m->upload);
+    return err == -E_NOENT ? 0 : err; /* gone is what was asked for */
+}
+
+/* The upload a chunk is for: a new one when `id` is 0. */
+static int upload_for(struct tables *t, const Tarn__UploadChunk *m, struct upload *ret)
+{
+    if (m->upload != 0)
+        return upload_get(t, m->upload, ret);
+    uint8_t copies = (uint8_t)m->copies;
+    if (copies == 0) {
+        _cleanup_(inode_fini) struct inode near = {0};
+        int err = m->near == NULL ? -E_NOENT : ns_where(t, m->near, 0, &near);
+        if (err != 0 && t->failed != 0)
+            return err;
+        copies = err == 0 ? ns_copies(&near) : MD_COPIES_DEFAULT; /* near may not exist yet */
+    }
+    *ret = (struct upload){.id = tables_state(t)->next_upload++, .session = t->session, .uid = t->cred.uid,
+                           .copies = copies, .created = t->now};
+    _cleanup_(writer_fini) struct writer w = {0};
+    upload_encode(ret, &w);
+    struct key key = key_1(TABLE_UPLOAD, ret->id);
+    struct key of_session = key_2(TABLE_SESSION_UPLOAD, t->session, ret->id);
+    int err = tables_put(t, &key, &w);
+    return err == 0 ? tables_put_empty(t, &of_session) : err;
+}
+
+/* An index asked for again (its first chunk failed as a whole) gets a new chunk. */
+static int upload_chunk_replace(struct tables *t, const struct key *key)
+{
+    struct kv_val value;
+    uint64_t id;
+    struct chunk old;
+    int err = tables_get(t, key, &value);
+    if (err == -E_NOENT)
+        return 0;
+    if (err == 0 && number_decode(value.data, value.len, &id) != 0)
+        err = tables_corrupt(t, key, "upload chunk");
+    if (err == 0)
+        err = chunk_get(t, id, &old);
+    return err == 0 ? chunk_delete(t, &old) : err;
+}
+
+int chunk_cmd_upload_chunk(struct tables *t, const void *message)
+{
+    const Tarn__UploadChunk *m = message;
+    if (m->copies > MD_COPIES_MAX || m->index >= CHUNK_COMMIT_EXTENTS_MAX)
+        return tables_fail(t, -E_INVAL, "copies go up to %d, chunks of an upload up to %d", MD_COPIES_MAX,
+                           CHUNK_COMMIT_EXTENTS_MAX);
+    struct upload upload = {0};
+    int err = upload_for(t, m, &upload);
+    if (err == 0 && t->cred.uid != 0 && t->cred.uid != upload.uid)
+        err = -E_PERM;
+    struct key key = key_2(TABLE_UPLOAD_CHUNK, upload.id, m->index);
+    if (err == 0)
+        err = upload_chunk_replace(t, &key);
+    struct chunk chunk;
+    if (err == 0)
+        err = chunk_make(t, upload.copies, m->writer_node, &chunk);
+    if (err != 0)
+        return err;
+    chunk.flags = CHUNK_OF_UPLOAD;
+    chunk.owner = upload.id;
+    chunk.owner_offset = m->index;
+    _cleanup_(writer_fini) struct writer w = {0};
+    number_encode(chunk.id, &w);
+    err = tables_put(t, &key, &w);
+    if (err == 0)
+        err = chunk_save(t, &chunk);
+    _cleanup_(cluster_fini) struct cluster cluster = {0};
+    if (err == 0)
+        err = clustermap_load(t, &cluster);
+    if (err != 0)
+        return err;
+    struct extent_message e;
+    extent_message_fill(&(struct extent){.length = MD_CHUNK_BYTES, .chunk = chunk.id}, &chunk, &cluster, &e);
+    Tarn__UploadChunkReply reply = TARN__UPLOAD_CHUNK_REPLY__INIT;
+    reply.upload = upload.id;
+    reply.extent = &e.extent;
+    return tables_reply(t, &reply.base);
+}
+
+static int pending_drop(struct tables *t, uint64_t session)
+{
+    struct key prefix = key_1(TABLE_SESSION_CHUNK, session);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
+    for (size_t i = 0; i < rows.count && err == 0; i++) {
+        struct chunk chunk;
+        err = chunk_get(t, key_number(&rows.rows[i].key, 1), &chunk);
+        if (err == 0)
+            err = chunk_delete(t, &chunk);
+    }
+    return err;
+}
+
+int chunk_session_end(struct tables *t, uint64_t session)
+{
+    int err = pending_drop(t, session);
+    struct key prefix = key_1(TABLE_SESSION_UPLOAD, session);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    if (err == 0)
+        err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
+    for (size_t i = 0; i < rows.count && err == 0; i++)
+        err = upload_abort(t, key_number(&rows.rows[i].key, 1));
+    return err;
+}

@@ -1,0 +1,254 @@
+/* What chunk stores report: finished tasks, and what a disk holds. */
+#include "chunkmap.h"
+#include "common/err.h"
+#include "heal.h"
+
+#define INVENTORY_MAX 10000  /* chunks in one message */
+/* After a failed COPY the chunk waits before the next try: another source or target may be better then. */
+#define COPY_RETRY_NS (5 * 1000000000ull)
+
+static int find_replica(const struct chunk *chunk, uint32_t disk)
+{
+    for (unsigned i = 0; i < chunk->n_replicas; i++)
+        if (chunk->replicas[i].disk == disk)
+            return (int)i;
+    return -1;
+}
+
+static void remove_replica(struct chunk *chunk, unsigned index)
+{
+    for (unsigned i = index; i + 1 < chunk->n_replicas; i++)
+        chunk->replicas[i] = chunk->replicas[i + 1];
+    chunk->n_replicas--;
+}
+
+static bool on_up_node(struct tables *t, const struct chunk_replica *replica)
+{
+    struct node node;
+    return clustermap_get(t, replica->disk, &node) == 0 && node.up;
+}
+
+/* C5: the sealed copies are compared with the first ready one on a node that is up (the primary unless it
+ * is gone). Every acknowledged byte is on all of them, so any is right; they must be the same. */
+static int compare_sealed(struct tables *t, struct chunk *chunk)
+{
+    const struct chunk_replica *first = NULL;
+    for (unsigned i = 0; i < chunk->n_replicas && first == NULL; i++)
+        if ((chunk->replicas[i].flags & REPLICA_READY) && on_up_node(t, &chunk->replicas[i]))
+            first = &chunk->replicas[i];
+    if (first == NULL || !(first->flags & REPLICA_SEALED))
+        return 0;
+    int err = 0;
+    for (unsigned i = 0; i < chunk->n_replicas && err == 0; i++) {
+        const struct chunk_replica *r = &chunk->replicas[i];
+        if (r == first || !(r->flags & REPLICA_READY) || !(r->flags & REPLICA_SEALED))
+            continue;
+        if (r->length != first->length || r->digest != first->digest)
+            err = chunk_replica_drop(t, chunk, i);
+    }
+    return err;
+}
+
+static int done_seal(struct tables *t, struct chunk *chunk, unsigned index, const Tarn__ChunkTaskDone *done)
+{
+    struct chunk_replica *r = &chunk->replicas[index];
+    int status = err_from_wire(done->status);
+    if (!(r->flags & REPLICA_READY) || done->generation != chunk->generation)
+        return 0;
+    if (status != 0 && status != -E_NOENT) { /* its disk does not answer for it */
+        return chunk_ready(chunk) > 1 ? chunk_replica_drop(t, chunk, index) : 0;
+    }
+    r->flags |= REPLICA_SEALED; /* a store that never saw a write holds an empty chunk */
+    r->length = status == 0 ? done->length : 0;
+    r->digest = status == 0 ? done->digest : 0;
+    return compare_sealed(t, chunk);
+}
+
+/* What a finished COPY must be equal to. */
+static const struct chunk_replica *sealed_copy(const struct chunk *chunk)
+{
+    for (unsigned i = 0; i < chunk->n_replicas; i++)
+        if ((chunk->replicas[i].flags & (REPLICA_READY | REPLICA_SEALED)) == (REPLICA_READY | REPLICA_SEALED))
+            return &chunk->replicas[i];
+    return NULL;
+}
+
+static int done_copy(struct tables *t, struct chunk *chunk, unsigned index, const Tarn__ChunkTaskDone *done)
+{
+    struct chunk_replica *r = &chunk->replicas[index];
+    if (!(r->flags & REPLICA_COPYING))
+        return 0;
+    const struct chunk_replica *source = sealed_copy(chunk);
+    bool good = done->status == 0 && source != NULL && done->length == source->length &&
+                done->digest == source->digest && done->generation == chunk->generation;
+    if (good) {
+        *r = (struct chunk_replica){.disk = r->disk, .flags = REPLICA_READY | REPLICA_SEALED,
+                                    .length = done->length, .digest = done->digest};
+        return 0;
+    }
+    chunk->heal_after_ns = t->now + COPY_RETRY_NS;
+    return chunk_replica_drop(t, chunk, index); /* whatever it left there must go first */
+}
+
+/* A report about a chunk that is gone, or does not count this disk among its own. */
+static int done_stray(struct tables *t, uint32_t node, const Tarn__ChunkTaskDone *done)
+{
+    if (done->kind != TARN__CHUNK_TASK__KIND__COPY || done->status != 0)
+        return 0;
+    struct chunk gone = {.id = done->chunk, .generation = done->generation};
+    return chunk_task_add(t, node, TARN__CHUNK_TASK__KIND__DELETE, &gone);
+}
+
+static int done_apply(struct tables *t, uint32_t node, const Tarn__ChunkTaskDone *done)
+{
+    struct chunk chunk;
+    int err = chunk_get(t, done->chunk, &chunk);
+    if (err != 0 && err != -E_NOENT)
+        return err;
+    int index = err == -E_NOENT ? -1 : find_replica(&chunk, node);
+    if (index < 0)
+        return done_stray(t, node, done);
+    switch (done->kind) {
+    case TARN__CHUNK_TASK__KIND__SEAL:
+        err = done_seal(t, &chunk, (unsigned)index, done);
+        break;
+    case TARN__CHUNK_TASK__KIND__COPY:
+        err = done_copy(t, &chunk, (unsigned)index, done);
+        break;
+    case TARN__CHUNK_TASK__KIND__DELETE:
+        /* Also when it failed: what is left there is unknown to us and goes with the next inventory. */
+        if (chunk.replicas[index].flags & REPLICA_LEAVING)
+            remove_replica(&chunk, (unsigned)index);
+        break;
+    default:
+        return 0;
+    }
+    return err == 0 ? chunk_save(t, &chunk) : err;
+}
+
+/* Only what was asked counts, and only once: the queued task is the ticket. */
+static int task_done(struct tables *t, uint32_t node, const Tarn__ChunkTaskDone *done)
+{
+    struct key key = key_2(TABLE_TASK, node, done->id);
+    struct kv_val value;
+    struct store_task task;
+    int err = tables_get(t, &key, &value);
+    if (err == -E_NOENT)
+        return 0;
+    if (err == 0 && store_task_decode(done->id, value.data, value.len, &task) != 0)
+        err = tables_corrupt(t, &key, "store task");
+    if (err != 0 || task.chunk != done->chunk || task.kind != done->kind)
+        return err;
+    err = tables_del(t, &key);
+    tables_state(t)->tasks--;
+    Tarn__ChunkTaskDone asked = *done;
+    asked.generation = task.generation;
+    return err == 0 ? done_apply(t, node, &asked) : err;
+}
+
+int chunk_cmd_tasks_done(struct tables *t, const void *message)
+{
+    const Tarn__ChunkTasksDone *m = message;
+    if (m->node == 0)
+        return heal_step(t);
+    int err = 0;
+    for (size_t i = 0; i < m->n_done && err == 0; i++)
+        err = task_done(t, m->node, m->done[i]);
+    return err;
+}
+
+/* A disk holds (held != NULL) or lacks a chunk that it should hold. */
+static int inventory_expect(struct tables *t, const struct node *node, uint64_t id, const Tarn__ChunkHeld *held)
+{
+    struct chunk chunk;
+    int err = chunk_get(t, id, &chunk);
+    if (err != 0)
+        return err;
+    int index = find_replica(&chunk, node->id);
+    if (index < 0 || !(chunk.replicas[index].flags & REPLICA_READY) || id >= node->join_chunk)
+        return 0;
+    struct chunk_replica *r = &chunk.replicas[index];
+    bool open = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN;
+    /* A chunk sealed meanwhile is one generation ahead until the SEAL gets there (C3). */
+    uint64_t needed = open || (r->flags & REPLICA_SEALED) ? chunk.generation : chunk.generation - 1;
+    bool good = held != NULL && (open || held->generation >= needed) &&
+                (!(r->flags & REPLICA_SEALED) || held->length >= r->length);
+    if (held == NULL && (r->flags & REPLICA_SEALED) && r->length == 0)
+        good = true; /* nothing was ever written: no file is made for it */
+    if (good || chunk_ready(&chunk) == 1) /* C4: the last complete copy is never given up */
+        return 0;
+    err = chunk_replica_drop(t, &chunk, (unsigned)index);
+    if (open)
+        chunk.generation++;
+    return err == 0 ? chunk_save(t, &chunk) : err;
+}
+
+struct held_index {
+    Tarn__ChunkHeld **held;
+    size_t n;
+};
+
+static int held_compare(const void *a, const void *b)
+{
+    const Tarn__ChunkHeld *x = *(Tarn__ChunkHeld *const *)a, *y = *(Tarn__ChunkHeld *const *)b;
+    return x->chunk < y->chunk ? -1 : x->chunk > y->chunk;
+}
+
+static const Tarn__ChunkHeld *held_find(const struct held_index *index, uint64_t id)
+{
+    Tarn__ChunkHeld wanted = {.chunk = id};
+    Tarn__ChunkHeld *key = &wanted;
+    Tarn__ChunkHeld **found = bsearch(&key, index->held, index->n, sizeof *index->held, held_compare);
+    return found == NULL ? NULL : *found;
+}
+
+static int inventory_check_disk(struct tables *t, const struct node *node, uint64_t first, uint64_t last,
+                                const struct held_index *index)
+{
+    struct key prefix = key_1(TABLE_ON_DISK, node->id);
+    struct key start = key_2(TABLE_ON_DISK, node->id, first);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    int err = tables_rows(t, &start, &prefix, SIZE_MAX, &rows);
+    for (size_t i = 0; i < rows.count && err == 0; i++) {
+        uint64_t id = key_number(&rows.rows[i].key, 1);
+        if (id > last)
+            break;
+        err = inventory_expect(t, node, id, held_find(index, id));
+    }
+    return err;
+}
+
+int chunk_cmd_inventory(struct tables *t, const void *message)
+{
+    const Tarn__NodeInventory *m = message;
+    struct node node;
+    int err = clustermap_get(t, m->node, &node);
+    if (err != 0)
+        return err;
+    if (m->epoch != node.epoch)
+        return tables_fail(t, -E_STALE, "node %u has joined again since this inventory", m->node);
+    if (m->n_chunks > INVENTORY_MAX)
+        return tables_fail(t, -E_INVAL, "at most %d chunks in one inventory message", INVENTORY_MAX);
+    _cleanup_free_ Tarn__ChunkHeld **held = calloc(m->n_chunks + 1, sizeof *held);
+    _cleanup_free_ uint64_t *unknown = calloc(m->n_chunks + 1, sizeof *unknown);
+    if (held == NULL || unknown == NULL)
+        return -E_NOMEM;
+    for (size_t i = 0; i < m->n_chunks; i++)
+        held[i] = m->chunks[i];
+    struct held_index index = {.held = held, .n = m->n_chunks};
+    qsort(held, index.n, sizeof *held, held_compare);
+    Tarn__NodeInventoryReply reply = TARN__NODE_INVENTORY_REPLY__INIT;
+    reply.unknown = unknown;
+    for (size_t i = 0; i < index.n && err == 0; i++) {
+        struct chunk chunk;
+        err = chunk_get(t, held[i]->chunk, &chunk);
+        bool stranger = err == -E_NOENT ? held[i]->chunk < t->state.next_chunk
+                                        : err == 0 && find_replica(&chunk, node.id) < 0;
+        if (stranger) /* an id we have not given out yet is from another life: better kept */
+            unknown[reply.n_unknown++] = held[i]->chunk;
+        err = err == -E_NOENT ? 0 : err;
+    }
+    if (err == 0)
+        err = inventory_check_disk(t, &node, m->first, m->last == 0 ? UINT64_MAX : m->last, &index);
+    return err == 0 ? tables_reply(t, &reply.base) : err;
+}

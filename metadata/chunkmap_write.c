@@ -1,0 +1,315 @@
+/* Commands of writers: which chunk to write into, a finished clone put in place, a failed member.
+ *
+ *   CHUNK_WRITE at an offset:
+ *     an open chunk covers it ............................ that chunk
+ *     a sealed chunk covers it, or a short one ends before it in the slot:
+ *                                                           a pending chunk with clone_of; CHUNK_SWAP puts it in place
+ *     the file's bytes are inline and the slot is the first: a pending chunk with inline_data; CHUNK_SWAP as above
+ *     nothing covers it ................................... a new open chunk with its extent
+ *   Every caller gets a pending chunk of its own, so that nobody clones over what another has written; the
+ *   first CHUNK_SWAP wins, the others' chunks are deleted (C7). */
+#include "chunkmap.h"
+#include "common/err.h"
+#include "namespace.h"
+#include "ops.h"
+#include "session.h"
+
+/* A shorter extent is cloned and extended by an append; after a longer one a new extent begins. So
+ * appending costs at most this many copied bytes, and a slot has at most 16 extents. */
+#define APPEND_CLONE_MAX MIB(4)
+
+struct write_plan {
+    struct inode inode;
+    struct extent extent;   /* the answer's */
+    bool clone, inline_data, fresh;
+    struct extent source;   /* of a clone */
+};
+
+/* Fills the plan for `offset`. */
+static int plan_hole(struct tables *t, uint64_t offset, const struct extent *before, struct write_plan *plan)
+{
+    uint64_t slot = offset / MD_CHUNK_BYTES * MD_CHUNK_BYTES;
+    uint64_t start = slot, end;
+    uint64_t before_end = before == NULL ? 0 : before->offset + before->length;
+    int err = extent_room(t, plan->inode.ino, offset, &end);
+    if (err != 0)
+        return err;
+    if (before != NULL && before_end > slot) {
+        plan->clone = before->length < APPEND_CLONE_MAX && before->offset >= slot;
+        start = plan->clone ? before->offset : before_end;
+        plan->source = *before;
+    }
+    plan->inline_data = start == 0 && plan->inode.data_len > 0;
+    plan->fresh = !plan->clone && !plan->inline_data;
+    plan->extent = (struct extent){.offset = start, .length = end - start};
+    return 0;
+}
+
+static int plan_make(struct tables *t, const Tarn__ChunkWrite *m, struct write_plan *plan, struct chunk *ret_current)
+{
+    struct extent found;
+    bool covers = false;
+    int err = extent_find(t, m->ino, m->offset, &found, &covers);
+    if (err != 0 && err != -E_NOENT)
+        return err;
+    if (!covers)
+        return plan_hole(t, m->offset, err == 0 ? &found : NULL, plan);
+    err = chunk_get(t, found.chunk, ret_current);
+    if (err != 0)
+        return err;
+    plan->extent = plan->source = found;
+    plan->clone = ret_current->state != TARN__CHUNK_STATE__CHUNK_OPEN;
+    return 0;
+}
+
+/* A clone lives where its source is complete and reachable: each member copies from itself. */
+static int make_clone(struct tables *t, const struct chunk *source, struct chunk *ret)
+{
+    *ret = (struct chunk){.id = tables_state(t)->next_chunk++, .state = TARN__CHUNK_STATE__CHUNK_OPEN,
+                          .want = source->want, .generation = 1};
+    for (unsigned i = 0; i < source->n_replicas; i++) {
+        struct node node;
+        const struct chunk_replica *r = &source->replicas[i];
+        if ((r->flags & REPLICA_READY) && clustermap_get(t, r->disk, &node) == 0 && node.up)
+            ret->replicas[ret->n_replicas++] = (struct chunk_replica){.disk = r->disk, .flags = REPLICA_READY};
+    }
+    return ret->n_replicas > 0 ? 0
+                               : tables_fail(t, -E_UNAVAIL, "no complete copy of chunk %llu is on a node that is up",
+                                             (unsigned long long)source->id);
+}
+
+static int make_pending(struct tables *t, const struct write_plan *plan, uint64_t length, struct chunk *chunk)
+{
+    chunk->flags = CHUNK_PENDING;
+    chunk->session = t->session;
+    chunk->owner = plan->inode.ino;
+    chunk->owner_offset = plan->extent.offset;
+    chunk->length = length; /* what it begins with: CHUNK_SWAP compares */
+    struct key key = key_2(TABLE_SESSION_CHUNK, t->session, chunk->id);
+    int err = tables_put_empty(t, &key);
+    return err == 0 ? chunk_save(t, chunk) : err;
+}
+
+/* The chunk becomes the extent's; the caller puts the inode. */
+static int install(struct tables *t, struct inode *inode, struct extent *extent, struct chunk *chunk)
+{
+    chunk->owner = inode->ino;
+    chunk->owner_offset = extent->offset;
+    chunk->length = 0;
+    chunk->flags = 0;
+    extent->chunk = chunk->id;
+    extent->chunk_offset = 0;
+    inode->allocated += extent->length;
+    struct key key = key_2(TABLE_OPEN_CHUNK, inode->ino, chunk->id);
+    int err = tables_put_empty(t, &key);
+    if (err == 0)
+        err = extent_put(t, inode->ino, extent);
+    return err == 0 ? chunk_save(t, chunk) : err;
+}
+
+static int reply_chunk(struct tables *t, const struct extent *extent, const struct chunk *chunk,
+                       const struct write_plan *plan, const struct chunk *source)
+{
+    _cleanup_(cluster_fini) struct cluster cluster;
+    int err = clustermap_load(t, &cluster);
+    if (err != 0)
+        return err;
+    struct extent_message e;
+    extent_message_fill(extent, chunk, &cluster, &e);
+    Tarn__ChunkReply reply = TARN__CHUNK_REPLY__INIT;
+    reply.extent = &e.extent;
+    if (source != NULL) {
+        e.extent.clone_of = source->id;
+        e.extent.clone_generation = source->generation;
+        e.extent.clone_length = chunk->length;
+    }
+    if (plan != NULL && plan->inline_data) {
+        reply.inline_data.data = plan->inode.data;
+        reply.inline_data.len = plan->inode.data_len;
+    }
+    return tables_reply(t, &reply.base);
+}
+
+static void plan_fini(struct write_plan *plan)
+{
+    inode_fini(&plan->inode);
+}
+
+static int write_clone(struct tables *t, struct write_plan *plan)
+{
+    struct chunk source, chunk;
+    uint64_t end;
+    int err = chunk_get(t, plan->source.chunk, &source);
+    if (err == 0)
+        err = make_clone(t, &source, &chunk);
+    if (err == 0)
+        err = make_pending(t, plan, plan->source.length, &chunk);
+    if (err == 0)
+        err = extent_room(t, plan->inode.ino, plan->extent.offset, &end);
+    if (err != 0)
+        return err;
+    plan->extent.chunk = chunk.id;
+    plan->extent.length = end - plan->extent.offset;
+    return reply_chunk(t, &plan->extent, &chunk, plan, &source);
+}
+
+static int write_new(struct tables *t, struct write_plan *plan, uint32_t writer)
+{
+    struct chunk chunk;
+    int err = chunk_make(t, ns_copies(&plan->inode), writer, &chunk);
+    if (err != 0)
+        return err;
+    if (plan->inline_data)
+        err = make_pending(t, plan, plan->inode.data_len, &chunk);
+    else
+        err = install(t, &plan->inode, &plan->extent, &chunk);
+    if (err == 0 && !plan->inline_data)
+        err = ns_inode_put(t, &plan->inode);
+    plan->extent.chunk = chunk.id;
+    return err == 0 ? reply_chunk(t, &plan->extent, &chunk, plan, NULL) : err;
+}
+
+int chunk_cmd_write(struct tables *t, const void *message)
+{
+    const Tarn__ChunkWrite *m = message;
+    if (m->offset >= INT64_MAX)
+        return -E_FBIG;
+    struct opens opens;
+    int err = session_opens(t, m->ino, &opens);
+    if (err != 0)
+        return err;
+    if (opens.writers == 0)
+        return tables_fail(t, -E_BADF, "inode %llu is not open for writing", (unsigned long long)m->ino);
+    _cleanup_(plan_fini) struct write_plan plan = {0};
+    struct chunk current = {0};
+    err = ns_inode_get(t, m->ino, &plan.inode);
+    if (err == 0 && plan.inode.type != TARN__FILE_TYPE__FT_FILE)
+        err = -E_INVAL;
+    if (err == 0)
+        err = plan_make(t, m, &plan, &current);
+    if (err != 0)
+        return err;
+    if (plan.clone)
+        return write_clone(t, &plan);
+    if (plan.fresh || plan.inline_data)
+        return write_new(t, &plan, m->writer_node);
+    return reply_chunk(t, &plan.extent, &current, NULL, NULL);
+}
+
+/* The extent that begins at the offset now; chunk 0 when there is none. */
+static int current_extent(struct tables *t, uint64_t ino, uint64_t offset, struct extent *ret)
+{
+    bool covers = false;
+    int err = extent_find(t, ino, offset, ret, &covers);
+    if (err != 0 && err != -E_NOENT)
+        return err;
+    if (err == -E_NOENT || ret->offset != offset)
+        *ret = (struct extent){.offset = offset};
+    return 0;
+}
+
+static bool swap_wins(const Tarn__ChunkSwap *m, const struct inode *inode, const struct extent *now,
+                      const struct opens *opens, const struct chunk *chunk)
+{
+    if (opens->writers == 0 || now->chunk != m->old_chunk)
+        return false;
+    /* A truncation in between made the clone's content wrong. */
+    return chunk->length == (m->old_chunk != 0 ? now->length : inode->data_len);
+}
+
+static int swap_in(struct tables *t, struct inode *inode, struct extent *now, struct chunk *chunk)
+{
+    int err = 0;
+    struct key key = key_2(TABLE_SESSION_CHUNK, chunk->session, chunk->id);
+    if (now->chunk != 0) {
+        struct chunk old;
+        err = chunk_get(t, now->chunk, &old);
+        if (err == 0)
+            err = chunk_delete(t, &old);
+        inode->allocated -= now->length;
+    } else {
+        err = inode_set_data(inode, NULL, 0);
+    }
+    uint64_t end;
+    if (err == 0)
+        err = extent_room(t, inode->ino, now->offset, &end);
+    if (err == 0)
+        err = tables_del(t, &key);
+    if (err != 0)
+        return err;
+    now->length = end - now->offset;
+    err = install(t, inode, now, chunk);
+    return err == 0 ? ns_inode_put(t, inode) : err;
+}
+
+int chunk_cmd_swap(struct tables *t, const void *message)
+{
+    const Tarn__ChunkSwap *m = message;
+    struct chunk chunk;
+    struct extent now;
+    struct opens opens;
+    _cleanup_(inode_fini) struct inode inode = {0};
+    int err = chunk_get(t, m->new_chunk, &chunk);
+    if (err == -E_NOENT)
+        return -E_CONFLICT; /* it lost before, and the answer was lost */
+    if (err == 0 && (!(chunk.flags & CHUNK_PENDING) || chunk.session != t->session || chunk.owner != m->ino ||
+                     chunk.owner_offset != m->offset))
+        err = tables_fail(t, -E_INVAL, "chunk %llu was not made for this place", (unsigned long long)m->new_chunk);
+    if (err == 0)
+        err = ns_inode_get(t, m->ino, &inode);
+    if (err == 0)
+        err = session_opens(t, m->ino, &opens);
+    if (err == 0)
+        err = current_extent(t, m->ino, m->offset, &now);
+    if (err != 0)
+        return err;
+    if (swap_wins(m, &inode, &now, &opens, &chunk)) {
+        err = swap_in(t, &inode, &now, &chunk);
+        return err == 0 ? reply_chunk(t, &now, &chunk, NULL, NULL) : err;
+    }
+    err = chunk_delete(t, &chunk);
+    t->keep_on_error = err == 0;
+    return err == 0 ? tables_fail(t, -E_CONFLICT, "the place of the new chunk was changed meanwhile") : err;
+}
+
+static int reply_failed(struct tables *t, const struct chunk *chunk)
+{
+    struct extent extent = {.chunk = chunk->id, .length = chunk->length};
+    if (!(chunk->flags & CHUNK_OF_UPLOAD)) {
+        bool covers;
+        struct extent found;
+        int err = extent_find(t, chunk->owner, chunk->owner_offset, &found, &covers);
+        if (err != 0 && err != -E_NOENT)
+            return err;
+        if (err == 0 && found.chunk == chunk->id)
+            extent = found;
+    }
+    return reply_chunk(t, &extent, chunk, NULL, NULL);
+}
+
+int chunk_cmd_failed(struct tables *t, const void *message)
+{
+    const Tarn__ChunkFailed *m = message;
+    struct chunk chunk;
+    int err = chunk_get(t, m->chunk, &chunk);
+    if (err != 0)
+        return err;
+    if (chunk.state == TARN__CHUNK_STATE__CHUNK_DELETING)
+        return -E_NOENT;
+    int index = -1;
+    for (unsigned i = 0; i < chunk.n_replicas; i++)
+        if (chunk.replicas[i].disk == m->disk && (chunk.replicas[i].flags & REPLICA_READY))
+            index = (int)i;
+    /* Somebody was faster, or it never was a member: the answer is how things are. */
+    if (index < 0 || m->generation != chunk.generation)
+        return reply_failed(t, &chunk);
+    if (chunk_ready(&chunk) == 1) /* C4 */
+        return tables_fail(t, -E_UNAVAIL, "disk %u holds the last complete copy of chunk %llu", m->disk,
+                           (unsigned long long)m->chunk);
+    err = chunk_replica_drop(t, &chunk, (unsigned)index);
+    if (chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN)
+        chunk.generation++; /* C2: the member that left cannot take writes any more */
+    if (err == 0)
+        err = chunk_save(t, &chunk);
+    return err == 0 ? reply_failed(t, &chunk) : err;
+}

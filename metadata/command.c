@@ -1,0 +1,86 @@
+#include "command.h"
+
+#include "chunkmap.h"
+#include "clustermap.h"
+#include "jobq.h"
+#include "lock.h"
+#include "namespace.h"
+#include "ops.h"
+#include "query.h"
+#include "session.h"
+#include "user.h"
+
+#define CTX(type) offsetof(type, ctx)
+
+static const struct command commands[] = {
+    {OP_SESSION_OPEN, "SESSION_OPEN", &tarn__session_open__descriptor, session_cmd_open, SIZE_MAX, COMMAND_LEADER},
+    {OP_SESSION_END, "SESSION_END", &tarn__session_end__descriptor, session_cmd_end, CTX(Tarn__SessionEnd), COMMAND_LEADER},
+    {OP_CREATE, "CREATE", &tarn__create__descriptor, ns_cmd_create, CTX(Tarn__Create), 0},
+    {OP_UNLINK, "UNLINK", &tarn__unlink__descriptor, ns_cmd_unlink, CTX(Tarn__Unlink), 0},
+    {OP_RENAME, "RENAME", &tarn__rename__descriptor, ns_cmd_rename, CTX(Tarn__Rename), 0},
+    {OP_LINK, "LINK", &tarn__link__descriptor, ns_cmd_link, CTX(Tarn__Link), 0},
+    {OP_SETATTR, "SETATTR", &tarn__set_attr__descriptor, ns_cmd_setattr, CTX(Tarn__SetAttr), 0},
+    {OP_SETXATTR, "SETXATTR", &tarn__set_xattr__descriptor, ns_cmd_setxattr, CTX(Tarn__SetXattr), 0},
+    {OP_OPEN, "OPEN", &tarn__open__descriptor, session_cmd_open_file, CTX(Tarn__Open), 0},
+    {OP_CLOSE, "CLOSE", &tarn__close__descriptor, session_cmd_close, CTX(Tarn__Close), 0},
+    {OP_CHUNK_WRITE, "CHUNK_WRITE", &tarn__chunk_write__descriptor, chunk_cmd_write, CTX(Tarn__ChunkWrite), 0},
+    {OP_CHUNK_SWAP, "CHUNK_SWAP", &tarn__chunk_swap__descriptor, chunk_cmd_swap, CTX(Tarn__ChunkSwap), 0},
+    {OP_UPLOAD_CHUNK, "UPLOAD_CHUNK", &tarn__upload_chunk__descriptor, chunk_cmd_upload_chunk, CTX(Tarn__UploadChunk), 0},
+    {OP_UPLOAD_ABORT, "UPLOAD_ABORT", &tarn__upload_abort__descriptor, chunk_cmd_upload_abort, CTX(Tarn__UploadAbort), 0},
+    {OP_OBJECT_COMMIT, "OBJECT_COMMIT", &tarn__object_commit__descriptor, ns_cmd_object_commit, CTX(Tarn__ObjectCommit), 0},
+    {OP_CHUNK_FAILED, "CHUNK_FAILED", &tarn__chunk_failed__descriptor, chunk_cmd_failed, CTX(Tarn__ChunkFailed), 0},
+    {OP_LOCK, "LOCK", &tarn__lock__descriptor, lock_cmd_lock, CTX(Tarn__Lock), 0},
+    {OP_LOCK_CANCEL, "LOCK_CANCEL", &tarn__lock_cancel__descriptor, lock_cmd_cancel, CTX(Tarn__LockCancel), 0},
+    {OP_LOCK_DROP, "LOCK_DROP", &tarn__lock_drop__descriptor, lock_cmd_drop, CTX(Tarn__LockDrop), 0},
+    {OP_ROLE_CLAIM, "ROLE_CLAIM", &tarn__role_claim__descriptor, session_cmd_role_claim, CTX(Tarn__RoleClaim), 0},
+    {OP_NODE_JOIN, "NODE_JOIN", &tarn__node_join__descriptor, clustermap_cmd_join, SIZE_MAX, COMMAND_LEADER},
+    {OP_NODE_SET, "NODE_SET", &tarn__node_set__descriptor, clustermap_cmd_set, SIZE_MAX, COMMAND_LEADER},
+    {OP_CHUNK_TASKS_DONE, "CHUNK_TASKS_DONE", &tarn__chunk_tasks_done__descriptor, chunk_cmd_tasks_done, SIZE_MAX, COMMAND_LEADER},
+    {OP_NODE_INVENTORY, "NODE_INVENTORY", &tarn__node_inventory__descriptor, chunk_cmd_inventory, SIZE_MAX, COMMAND_LEADER},
+    {OP_USER_PUT, "USER_PUT", &tarn__user_put__descriptor, user_cmd_put, CTX(Tarn__UserPut), 0},
+    {OP_JOB_CREATE, "JOB_CREATE", &tarn__job_create__descriptor, jobq_cmd_create, CTX(Tarn__JobCreate), 0},
+    {OP_JOB_INPUTS, "JOB_INPUTS", &tarn__job_inputs__descriptor, jobq_cmd_inputs, CTX(Tarn__JobInputs), 0},
+    {OP_JOB_CANCEL, "JOB_CANCEL", &tarn__job_cancel__descriptor, jobq_cmd_cancel, CTX(Tarn__JobCancel), 0},
+    {OP_JOB_FINISH, "JOB_FINISH", &tarn__job_finish__descriptor, jobq_cmd_finish, CTX(Tarn__JobFinish), 0},
+    {OP_JOB_PLAN, "JOB_PLAN", &tarn__job_plan__descriptor, jobq_cmd_plan, CTX(Tarn__JobPlan), 0},
+    {OP_TASK_START, "TASK_START", &tarn__task_start__descriptor, jobq_cmd_task_start, CTX(Tarn__TaskStart), 0},
+    {OP_TASK_COMMIT, "TASK_COMMIT", &tarn__task_commit__descriptor, jobq_cmd_task_commit, CTX(Tarn__TaskCommit), 0},
+    {OP_LOOKUP, "LOOKUP", &tarn__lookup__descriptor, query_lookup, CTX(Tarn__Lookup), COMMAND_QUERY},
+    {OP_ACCESS, "ACCESS", &tarn__access__descriptor, query_access, CTX(Tarn__Access), COMMAND_QUERY},
+    {OP_READDIR, "READDIR", &tarn__read_dir__descriptor, query_readdir, CTX(Tarn__ReadDir), COMMAND_QUERY},
+    {OP_GETXATTR, "GETXATTR", &tarn__get_xattr__descriptor, query_getxattr, CTX(Tarn__GetXattr), COMMAND_QUERY},
+    {OP_STATFS, "STATFS", &tarn__stat_fs__descriptor, clustermap_query_statfs, CTX(Tarn__StatFs), COMMAND_QUERY},
+    {OP_LIST_OBJECTS, "LIST_OBJECTS", &tarn__list_objects__descriptor, query_list_objects, CTX(Tarn__ListObjects), COMMAND_QUERY},
+    {OP_FILE_MAP, "FILE_MAP", &tarn__file_map__descriptor, query_file_map, CTX(Tarn__FileMap), COMMAND_QUERY},
+    {OP_LOCATIONS, "LOCATIONS", &tarn__locations__descriptor, query_locations, CTX(Tarn__Locations), COMMAND_QUERY},
+    {OP_GETLK, "GETLK", &tarn__get_lock__descriptor, lock_query_get, CTX(Tarn__GetLock), COMMAND_QUERY},
+    {OP_ROLE_GET, "ROLE_GET", &tarn__role_get__descriptor, session_query_role, CTX(Tarn__RoleGet), COMMAND_QUERY},
+    {OP_NODE_LIST, "NODE_LIST", &tarn__node_list__descriptor, clustermap_query_list, CTX(Tarn__NodeList), COMMAND_QUERY},
+    {OP_STATUS, "STATUS", &tarn__status__descriptor, query_status, CTX(Tarn__Status), COMMAND_QUERY},
+    {OP_USER_GET, "USER_GET", &tarn__user_get__descriptor, user_query_get, CTX(Tarn__UserGet), COMMAND_QUERY},
+    {OP_JOB_GET, "JOB_GET", &tarn__job_get__descriptor, jobq_query_get, CTX(Tarn__JobGet), COMMAND_QUERY},
+    {OP_JOB_LIST, "JOB_LIST", &tarn__job_list__descriptor, jobq_query_list, CTX(Tarn__JobList), COMMAND_QUERY},
+    {OP_JOB_INPUT_LIST, "JOB_INPUT_LIST", &tarn__job_input_list__descriptor, jobq_query_inputs, CTX(Tarn__JobInputList), COMMAND_QUERY},
+    {OP_TASK_LIST, "TASK_LIST", &tarn__task_list__descriptor, jobq_query_tasks, CTX(Tarn__TaskList), COMMAND_QUERY},
+};
+
+const struct command *command_find(unsigned op)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        if (commands[i].op == op)
+            return &commands[i];
+    return NULL;
+}
+
+ProtobufCMessage *command_decode(const struct command *command, const uint8_t *body, size_t len)
+{
+    return protobuf_c_message_unpack(command->type, NULL, len, body);
+}
+
+const Tarn__Ctx *command_ctx(const struct command *command, const ProtobufCMessage *message)
+{
+    Tarn__Ctx *ctx = NULL;
+    if (command->ctx != SIZE_MAX)
+        memcpy(&ctx, (const char *)message + command->ctx, sizeof ctx);
+    return ctx;
+}

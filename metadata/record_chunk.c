@@ -1,0 +1,119 @@
+/* Rows of chunks, of the work queued for chunk stores, and of uploads. */
+#include "common/err.h"
+#include "record.h"
+
+static int done(const struct reader *r)
+{
+    return r->failed || reader_left(r) != 0 ? -E_CORRUPT : 0;
+}
+
+void chunk_encode(const struct chunk *chunk, struct writer *w)
+{
+    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, chunk->state);
+    writer_u8(w, chunk->want);
+    writer_u8(w, chunk->flags);
+    writer_u8(w, chunk->live);
+    writer_u64(w, chunk->owner);
+    writer_u64(w, chunk->owner_offset);
+    writer_u64(w, chunk->generation);
+    writer_u64(w, chunk->length);
+    if (chunk->flags & CHUNK_PENDING)
+        writer_u64(w, chunk->session);
+    writer_u64(w, chunk->heal_after_ns);
+    writer_u8(w, chunk->n_replicas);
+    for (unsigned i = 0; i < chunk->n_replicas; i++) {
+        const struct chunk_replica *rep = &chunk->replicas[i];
+        writer_u32(w, rep->disk);
+        writer_u8(w, rep->flags);
+        if (rep->flags & REPLICA_SEALED) {
+            writer_u64(w, rep->length);
+            writer_u32(w, rep->digest);
+        }
+    }
+}
+
+int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret)
+{
+    struct reader r = reader_init(data, n);
+    if (reader_u8(&r) != RECORD_VERSION)
+        return -E_CORRUPT;
+    struct chunk c = {.id = id};
+    c.state = reader_u8(&r);
+    c.want = reader_u8(&r);
+    c.flags = reader_u8(&r);
+    c.live = reader_u8(&r);
+    c.owner = reader_u64(&r);
+    c.owner_offset = reader_u64(&r);
+    c.generation = reader_u64(&r);
+    c.length = reader_u64(&r);
+    if (c.flags & CHUNK_PENDING)
+        c.session = reader_u64(&r);
+    c.heal_after_ns = reader_u64(&r);
+    c.n_replicas = reader_u8(&r);
+    if (c.n_replicas > MD_REPLICAS_MAX)
+        return -E_CORRUPT;
+    for (unsigned i = 0; i < c.n_replicas; i++) {
+        struct chunk_replica *rep = &c.replicas[i];
+        rep->disk = reader_u32(&r);
+        rep->flags = reader_u8(&r);
+        if (rep->flags & REPLICA_SEALED) {
+            rep->length = reader_u64(&r);
+            rep->digest = reader_u32(&r);
+        }
+    }
+    if (done(&r) != 0)
+        return -E_CORRUPT;
+    *ret = c;
+    return 0;
+}
+
+void store_task_encode(const struct store_task *task, struct writer *w)
+{
+    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, task->kind);
+    writer_u64(w, task->chunk);
+    writer_u64(w, task->generation);
+    writer_u64(w, task->length);
+}
+
+int store_task_decode(uint64_t id, const void *data, size_t n, struct store_task *ret)
+{
+    struct reader r = reader_init(data, n);
+    if (reader_u8(&r) != RECORD_VERSION)
+        return -E_CORRUPT;
+    struct store_task task = {.id = id};
+    task.kind = reader_u8(&r);
+    task.chunk = reader_u64(&r);
+    task.generation = reader_u64(&r);
+    task.length = reader_u64(&r);
+    if (done(&r) != 0)
+        return -E_CORRUPT;
+    *ret = task;
+    return 0;
+}
+
+void upload_encode(const struct upload *upload, struct writer *w)
+{
+    writer_u8(w, RECORD_VERSION);
+    writer_u64(w, upload->session);
+    writer_u32(w, upload->uid);
+    writer_u8(w, upload->copies);
+    writer_u64(w, upload->created);
+}
+
+int upload_decode(uint64_t id, const void *data, size_t n, struct upload *ret)
+{
+    struct reader r = reader_init(data, n);
+    if (reader_u8(&r) != RECORD_VERSION)
+        return -E_CORRUPT;
+    struct upload upload = {.id = id};
+    upload.session = reader_u64(&r);
+    upload.uid = reader_u32(&r);
+    upload.copies = reader_u8(&r);
+    upload.created = reader_u64(&r);
+    if (done(&r) != 0)
+        return -E_CORRUPT;
+    *ret = upload;
+    return 0;
+}

@@ -1,0 +1,259 @@
+#include "tables.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "common/check.h"
+#include "common/err.h"
+#include "common/log.h"
+
+/* A command that touches more rows than this is a mistake: every handler works in bounded steps. */
+#define UNDO_ENTRIES_MAX 1000000
+
+static int sticky(struct tables *t, int err)
+{
+    if (err != 0 && err != -E_NOENT && t->failed == 0)
+        t->failed = err;
+    return err;
+}
+
+int tables_init(struct tables *t, struct kv_txn *txn, bool write, struct fsm_result *result)
+{
+    *t = (struct tables){.txn = txn, .write = write, .result = result};
+    struct key key = key_state();
+    struct kv_val value;
+    int err = tables_get(t, &key, &value);
+    if (err == 0)
+        err = state_decode(value.data, value.len, &t->state);
+    return sticky(t, err); /* -E_NOENT: the tables are empty */
+}
+
+static void undo_free(struct tables *t)
+{
+    for (size_t i = 0; i < t->n_undo; i++)
+        free(t->undo[i].value);
+    free(t->undo);
+    t->undo = NULL;
+    t->n_undo = t->undo_cap = 0;
+}
+
+static int undo_all(struct tables *t)
+{
+    int err = 0;
+    for (size_t i = t->n_undo; i-- > 0 && err == 0;) {
+        const struct undo_entry *u = &t->undo[i];
+        err = u->existed ? kv_put(t->txn, u->key.data, u->key.len, u->value, u->len)
+                         : kv_del(t->txn, u->key.data, u->key.len);
+    }
+    return err;
+}
+
+int tables_finish(struct tables *t, int err)
+{
+    bool keep = err == 0 || t->keep_on_error;
+    if (keep && t->failed == 0 && t->state_dirty) {
+        _cleanup_(writer_fini) struct writer w = {0};
+        state_encode(&t->state, &w);
+        struct key key = key_state();
+        (void)tables_put(t, &key, &w);
+    }
+    if (!keep && t->failed == 0)
+        sticky(t, undo_all(t));
+    undo_free(t);
+    return t->failed != 0 ? t->failed : err;
+}
+
+int tables_get(struct tables *t, const struct key *key, struct kv_val *ret)
+{
+    CHECK(!key->overflow);
+    return sticky(t, kv_get(t->txn, key->data, key->len, ret));
+}
+
+bool tables_has(struct tables *t, const struct key *key)
+{
+    struct kv_val value;
+    return tables_get(t, key, &value) == 0;
+}
+
+/* Remembers what the row was before the change. */
+static int undo_note(struct tables *t, const struct key *key)
+{
+    CHECK(t->write);
+    if (t->n_undo == UNDO_ENTRIES_MAX)
+        return sticky(t, -E_BUSY);
+    if (t->n_undo == t->undo_cap) {
+        size_t cap = t->undo_cap == 0 ? 32 : t->undo_cap * 2;
+        struct undo_entry *grown = realloc(t->undo, cap * sizeof *grown);
+        if (grown == NULL)
+            return sticky(t, -E_NOMEM);
+        t->undo = grown;
+        t->undo_cap = cap;
+    }
+    struct undo_entry u = {.key = *key};
+    struct kv_val old;
+    int err = tables_get(t, key, &old);
+    if (err != 0 && err != -E_NOENT)
+        return err;
+    if (err == 0) {
+        u.existed = true;
+        u.len = old.len;
+        u.value = malloc(old.len + 1);
+        if (u.value == NULL)
+            return sticky(t, -E_NOMEM);
+        memcpy(u.value, old.data, old.len);
+    }
+    t->undo[t->n_undo++] = u;
+    return 0;
+}
+
+static int put_bytes(struct tables *t, const struct key *key, const void *data, size_t len)
+{
+    CHECK(!key->overflow && key->len <= KV_KEY_MAX);
+    if (len > KV_VALUE_MAX)
+        return -E_BUSY; /* a record at its limit: the request is refused, the tables are fine */
+    int err = undo_note(t, key);
+    if (err != 0)
+        return err;
+    return sticky(t, kv_put(t->txn, key->data, key->len, data, len));
+}
+
+int tables_put(struct tables *t, const struct key *key, const struct writer *value)
+{
+    if (value->failed)
+        return sticky(t, -E_NOMEM);
+    return put_bytes(t, key, value->data, value->len);
+}
+
+int tables_put_empty(struct tables *t, const struct key *key)
+{
+    return put_bytes(t, key, "", 0);
+}
+
+int tables_del(struct tables *t, const struct key *key)
+{
+    CHECK(!key->overflow);
+    int err = undo_note(t, key);
+    if (err != 0)
+        return err;
+    return sticky(t, kv_del(t->txn, key->data, key->len));
+}
+
+int tables_corrupt(struct tables *t, const struct key *key, const char *what)
+{
+    log_error("metadata tables: the %s record with key prefix '%c' cannot be read; this replica stops using them",
+              what, key->len > 0 ? key->data[0] : '?');
+    return sticky(t, -E_CORRUPT);
+}
+
+void rows_fini(struct rows *rows)
+{
+    for (size_t i = 0; i < rows->count; i++)
+        free(rows->rows[i].value);
+    free(rows->rows);
+    *rows = (struct rows){0};
+}
+
+struct rows_scan {
+    struct rows *rows;
+    size_t max;
+};
+
+static int rows_add(void *arg, struct kv_val key, struct kv_val value)
+{
+    struct rows_scan *scan = arg;
+    struct rows *rows = scan->rows;
+    if (rows->count == scan->max)
+        return 1;
+    if (rows->count == rows->cap) {
+        size_t cap = rows->cap == 0 ? 16 : rows->cap * 2;
+        struct row *grown = realloc(rows->rows, cap * sizeof *grown);
+        if (grown == NULL)
+            return -E_NOMEM;
+        rows->rows = grown;
+        rows->cap = cap;
+    }
+    if (key.len > sizeof rows->rows->key.data)
+        return -E_CORRUPT;
+    struct row *row = &rows->rows[rows->count];
+    row->key = (struct key){.len = (uint16_t)key.len};
+    memcpy(row->key.data, key.data, key.len);
+    row->len = value.len;
+    row->value = malloc(value.len + 1);
+    if (row->value == NULL)
+        return -E_NOMEM;
+    memcpy(row->value, value.data, value.len);
+    rows->count++;
+    return rows->count == scan->max ? 1 : 0;
+}
+
+int tables_rows(struct tables *t, const struct key *start, const struct key *prefix, size_t max, struct rows *ret)
+{
+    *ret = (struct rows){0};
+    struct rows_scan scan = {.rows = ret, .max = max};
+    return max == 0 ? 0 : tables_scan(t, start, prefix, rows_add, &scan);
+}
+
+int tables_scan(struct tables *t, const struct key *start, const struct key *prefix, kv_visit fn, void *arg)
+{
+    CHECK(!start->overflow && !prefix->overflow);
+    return sticky(t, kv_scan(t->txn, start->data, start->len, prefix->data, prefix->len, fn, arg));
+}
+
+static int any_found(void *arg, struct kv_val key, struct kv_val value)
+{
+    *(bool *)arg = true;
+    return 1;
+}
+
+bool tables_any(struct tables *t, const struct key *prefix)
+{
+    bool found = false;
+    (void)tables_scan(t, prefix, prefix, any_found, &found);
+    return found;
+}
+
+int tables_last(struct tables *t, const struct key *at, const struct key *prefix, struct kv_val *ret_key,
+                struct kv_val *ret_value)
+{
+    CHECK(!at->overflow && !prefix->overflow);
+    return sticky(t, kv_last(t->txn, at->data, at->len, prefix->data, prefix->len, ret_key, ret_value));
+}
+
+int tables_reply(struct tables *t, const ProtobufCMessage *message)
+{
+    size_t len = protobuf_c_message_get_packed_size(message);
+    uint8_t *packed = malloc(len + 1);
+    if (packed == NULL)
+        return sticky(t, -E_NOMEM);
+    protobuf_c_message_pack(message, packed);
+    free(t->result->reply);
+    t->result->reply = packed;
+    t->result->reply_len = len;
+    return 0;
+}
+
+int tables_push(struct tables *t, uint64_t session, unsigned op, const ProtobufCMessage *message)
+{
+    struct fsm_result *r = t->result;
+    struct fsm_push *grown = realloc(r->pushes, (r->n_pushes + 1) * sizeof *grown);
+    if (grown == NULL)
+        return sticky(t, -E_NOMEM);
+    r->pushes = grown;
+    size_t len = protobuf_c_message_get_packed_size(message);
+    uint8_t *packed = malloc(len + 1);
+    if (packed == NULL)
+        return sticky(t, -E_NOMEM);
+    protobuf_c_message_pack(message, packed);
+    r->pushes[r->n_pushes++] =
+        (struct fsm_push){.session = session, .op = op, .control = packed, .control_len = len};
+    return 0;
+}
+
+int tables_fail(struct tables *t, int err, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    (void)vsnprintf(t->result->detail, sizeof t->result->detail, fmt, args);
+    va_end(args);
+    return err;
+}

@@ -1,0 +1,89 @@
+/* One command's (or query's) view of the tables: the open transaction, who asks, the command's time and
+ * chance, the counters, and an undo log, so that a handler that fails half way leaves nothing behind.
+ * Failures of the tables themselves (disk, memory, a record that cannot be read) stick in `failed`:
+ * then the whole transaction must be aborted. Threads: the transaction's. */
+#ifndef TARN_METADATA_TABLES_H
+#define TARN_METADATA_TABLES_H
+
+#include "common/bytes.h"
+#include "common/prng.h"
+#include "fsm.h"
+#include "meta.pb-c.h"
+#include "record.h"
+
+struct undo_entry {
+    struct key key;
+    bool existed;
+    uint8_t *value; /* before the command; owned */
+    size_t len;
+};
+
+struct cred {
+    uint32_t uid, gid;
+    const uint32_t *groups; /* borrowed from the request */
+    size_t n_groups;
+};
+
+struct tables {
+    struct kv_txn *txn;
+    bool write;
+    uint64_t now;          /* the command's real_ns; 0 in queries */
+    struct prng prng;
+    uint64_t session;      /* who asks; 0 = nobody in particular */
+    struct cred cred;
+    int failed;            /* sticky table failure */
+    struct state state;
+    bool state_dirty;
+    bool keep_on_error;    /* the handler's error is an answer: its changes stay */
+    struct undo_entry *undo;
+    size_t n_undo, undo_cap;
+    struct fsm_result *result; /* detail, reply, pushes of this command */
+};
+
+/* Loads the counters. fini writes nothing: tables_finish() does. */
+int tables_init(struct tables *t, struct kv_txn *txn, bool write, struct fsm_result *result);
+/* err = the handler's result. Success: counters are stored. Failure: every change is taken back.
+ * Returns err, or the sticky failure. Frees the undo log in any case. */
+int tables_finish(struct tables *t, int err);
+
+/* As kv.h's; -E_NOENT is an ordinary answer, anything else also sticks in `failed`. */
+int tables_get(struct tables *t, const struct key *key, struct kv_val *ret);
+bool tables_has(struct tables *t, const struct key *key);
+int tables_put(struct tables *t, const struct key *key, const struct writer *value);
+int tables_put_empty(struct tables *t, const struct key *key);
+int tables_del(struct tables *t, const struct key *key);
+/* Marks a record as unreadable: -E_CORRUPT, sticky. */
+int tables_corrupt(struct tables *t, const struct key *key, const char *what);
+
+/* Up to `max` entries with the prefix from `start` on, copied: the caller may change the tables while it
+ * goes through them. Free with rows_fini(). */
+struct row {
+    struct key key;
+    uint8_t *value;
+    size_t len;
+};
+struct rows {
+    struct row *rows;
+    size_t count, cap;
+};
+void rows_fini(struct rows *rows);
+int tables_rows(struct tables *t, const struct key *start, const struct key *prefix, size_t max, struct rows *ret);
+/* Like kv_scan and kv_last, with sticky failures. */
+int tables_scan(struct tables *t, const struct key *start, const struct key *prefix, kv_visit fn, void *arg);
+bool tables_any(struct tables *t, const struct key *prefix);
+int tables_last(struct tables *t, const struct key *at, const struct key *prefix, struct kv_val *ret_key,
+                struct kv_val *ret_value);
+
+/* The answer of the command. */
+int tables_reply(struct tables *t, const ProtobufCMessage *message);
+int tables_push(struct tables *t, uint64_t session, unsigned op, const ProtobufCMessage *message);
+/* Sets the words that go with an error; returns err. */
+int tables_fail(struct tables *t, int err, const char *fmt, ...) _printf_(3, 4);
+
+static inline struct state *tables_state(struct tables *t)
+{
+    t->state_dirty = true;
+    return &t->state;
+}
+
+#endif
