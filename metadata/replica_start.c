@@ -50,12 +50,10 @@ static int options_copy(struct replica *replica, const struct replica_options *o
 static int make_dirs(struct replica *replica)
 {
     const char *const dirs[] = {replica->dir, replica->log_dir, replica->snapshot_dir};
-    for (size_t i = 0; i < ARRAY_SIZE(dirs); i++) {
-        int err = io_mkdir(replica->io, dirs[i], 0700);
-        if (err != 0 && err != -E_EXIST)
-            return err;
-    }
-    return io_sync_dir(replica->io, replica->dir);
+    int err = 0;
+    for (size_t i = 0; err == 0 && i < ARRAY_SIZE(dirs); i++)
+        err = wal_make_dir(replica->io, dirs[i]);
+    return err;
 }
 
 /* ------------------------------------------------------------------ the log against the snapshot */
@@ -294,7 +292,7 @@ void replica_stop(struct replica *replica)
     if (replica->fibers.running > 0)
         fiber_group_wait(&replica->fibers);
     transport_stop(replica->transport);
-    core_stop(replica);
+    replica_core_stop(replica);
     kv_close(replica->kv);
     wal_close(replica->wal);
     free(replica);

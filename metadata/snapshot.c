@@ -218,7 +218,9 @@ static int remove_names(struct io *io, const char *dir, bool (*want)(const char 
 
 int snapshot_clean(struct io *io, const char *dir)
 {
-    return remove_names(io, dir, is_temporary, 0);
+    /* A name that is seen is built upon: the log before it goes. It must last. */
+    int err = io_sync_dir(io, dir);
+    return err != 0 ? err : remove_names(io, dir, is_temporary, 0);
 }
 
 int snapshot_prune(struct io *io, const char *dir)

@@ -32,7 +32,8 @@ int snapshot_decode(const uint8_t in[SNAPSHOT_HEADER], struct snapshot_meta *ret
  * tables are read on a worker thread piece by piece, so the loop goes on. */
 int snapshot_write(struct io *io, const char *dir, const struct snapshot_meta *meta,
                    struct kv_txn *txn, uint64_t *ret_bytes);
-int snapshot_clean(struct io *io, const char *dir); /* at start: removes our own unfinished ones */
+/* At start: makes the names durable, removes our own unfinished ones. */
+int snapshot_clean(struct io *io, const char *dir);
 /* The newest complete one with a valid header; -E_NOENT. */
 int snapshot_newest(struct io *io, const char *dir, struct snapshot_meta *ret, uint64_t *ret_bytes);
 /* Replaces the tables' content; checks every block. -E_CORRUPT: nothing changed. */

@@ -9,6 +9,9 @@
 #include "common/bytes.h"
 #include "common/io.h"
 
+/* Makes a directory, its name durable too; success when it is there already. (waits) */
+int wal_make_dir(struct io *io, const char *path);
+
 struct wal;
 struct wal_options {
     const char *dir;        /* made when absent; copied */

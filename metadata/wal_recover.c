@@ -1,6 +1,6 @@
 /* Start of the log: finds the vote and the segments and reads every group, as docs/formats/wal.md
  * ("Reading it at start") says. Everything on disk is doubted; nothing is changed except that
- * unfinished files are removed. */
+ * unfinished files are removed and what is read is made durable first. */
 #include "wal_impl.h"
 #include "common/check.h"
 #include "common/crc.h"
@@ -33,6 +33,8 @@ static int vote_open(struct wal *wal)
     int err = wal_file_open(wal->io, path, 0, &wal->vote_file);
     if (err == -E_NOENT)
         return vote_create(wal, path);
+    if (err == 0)
+        err = io_sync(wal->vote_file); /* as for segments */
     if (err != 0)
         return err;
     _cleanup_free_ uint8_t *both = wal_aligned(WAL_VOTE_BYTES);
@@ -217,6 +219,9 @@ static int read_segment(struct wal *wal, uint64_t number, bool *begun)
     wal_segment_path(wal, path, number);
     struct scan scan = {.wal = wal, .segment = segment, .begun = *begun};
     int err = wal_file_open(wal->io, path, 0, &segment->file);
+    /* What a killed process was writing may be readable and yet not on disk. It will be built upon. */
+    if (err == 0)
+        err = io_sync(segment->file);
     if (err == 0)
         err = io_size(segment->file, &scan.size);
     if (err != 0)
@@ -260,10 +265,29 @@ static int read_segments(struct wal *wal, const struct found *found)
     return 0;
 }
 
+int wal_make_dir(struct io *io, const char *path)
+{
+    char parent[WAL_PATH_MAX];
+    if (snprintf(parent, sizeof parent, "%s", path) >= (int)sizeof parent)
+        return -E_NAMETOOLONG;
+    char *slash = strrchr(parent, '/');
+    if (slash == NULL)
+        strcpy(parent, ".");
+    else
+        slash[slash == parent] = '\0';
+    int err = io_mkdir(io, path, 0700);
+    if (err != 0 && err != -E_EXIST)
+        return err;
+    return io_sync_dir(io, parent); /* also when it was there: a crash may have come before the sync */
+}
+
 int wal_recover(struct wal *wal)
 {
-    int err = io_mkdir(wal->io, wal->dir, 0700);
-    if (err != 0 && err != -E_EXIST)
+    int err = wal_make_dir(wal->io, wal->dir);
+    if (err != 0)
+        return err;
+    err = io_sync_dir(wal->io, wal->dir);
+    if (err != 0)
         return err;
     struct found found = {.wal = wal};
     err = io_list(wal->io, wal->dir, found_name, &found); /* byte order: hexadecimal sorts */
