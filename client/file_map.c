@@ -122,9 +122,13 @@ bool inode_open_add(struct inode *inode, struct extent_ref *ref)
 void inode_open_drop(struct inode *inode, struct extent_ref *ref)
 {
     ref->stale = true;
-    for (unsigned i = 0; i < OPEN_MAX && !ref->dirty; i++)
-        if (inode->open[i] == ref)
+    if (ref->dirty)
+        return;
+    for (unsigned i = 0; i < OPEN_MAX; i++)
+        if (inode->open[i] == ref) {
             open_free(inode, i);
+            return;
+        }
 }
 
 void inode_open_clear(struct inode *inode)

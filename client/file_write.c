@@ -387,8 +387,37 @@ int file_sync(struct file *file)
     return result;
 }
 
-/* The service seals an open chunk at the cut, so that what was cut off never comes back; our next
- * write to it asks for a clone. */
+/* Cuts the open chunk in which the new end lies at its members, so that what is behind it never comes
+ * back when the file grows. A sealed one is cut by the service: its extent gets shorter. */
+static int cut_boundary(struct file *file, uint64_t size)
+{
+    struct file_retry retry = {0};
+    for (;;) {
+        struct map_page *page = NULL;
+        int r = file_map_page(file, size, &page);
+        if (r < 0 || page->is_inline || size >= file->inode->size)
+            return r;
+        uint64_t hole_end;
+        _cleanup_(extent_ref_dropp) struct extent_ref *ref = map_page_find(page, size, &hole_end);
+        if (!ref || ref->extent->offset == size ||
+            ref->extent->state != TARN__CHUNK_STATE__CHUNK_OPEN)
+            return 0;
+        extent_ref_drop(take_ptr(ref));
+        r = chunk_writable(file, size, &ref);
+        if (r == 0) {
+            const Tarn__Extent *extent = ref->extent;
+            ref->dirty = true;
+            r = stores_truncate(file->stores, ref->extent,
+                                extent->chunk_offset + (size - extent->offset));
+        }
+        if (r == 0)
+            return 0;
+        r = write_again(file, ref, &retry, r);
+        if (r < 0)
+            return r;
+    }
+}
+
 int file_truncate(struct file *file, uint64_t size)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
@@ -397,16 +426,20 @@ int file_truncate(struct file *file, uint64_t size)
     if (size > INT64_MAX)
         return -E_FBIG;
     struct inode *inode = file->inode;
+    inode_pages_drop(inode); /* the boundary as it is now */
+    int r = cut_boundary(file, size);
+    if (r < 0)
+        return r;
     Tarn__SetAttr request = TARN__SET_ATTR__INIT;
     request.mask = TARN__SET_ATTR_BITS__SA_SIZE;
     request.size = size;
-    int r = setattr(file, &request, NULL);
+    r = setattr(file, &request, NULL);
     inode_pages_drop(inode);
     for (unsigned i = 0; i < OPEN_MAX; i++) {
         struct extent_ref *ref = inode->open[i];
-        if (!ref)
+        if (!ref || ref->extent->offset < size)
             continue;
-        ref->dirty &= ref->extent->offset < size;
+        ref->dirty = false; /* nothing of it is left to keep */
         inode_open_drop(inode, ref);
     }
     return r;

@@ -476,12 +476,14 @@ static const struct {
     CASE(a_newer_generation_is_learned_from_the_service),
 };
 
-int main(void)
+int main(int argc, char **argv)
 {
     log_init("client_test");
     log_set_level(LOG_ERROR);
     struct CMUnitTest tests[64];
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
         tests[i] = (struct CMUnitTest){cases[i].name, on_ring, NULL, NULL, (void *)cases[i].body};
+    if (argc > 1) /* one test, by name */
+        cmocka_set_test_filter(argv[1]);
     return _cmocka_run_group_tests("client", tests, ARRAY_SIZE(cases), NULL, NULL);
 }
