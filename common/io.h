@@ -29,7 +29,8 @@ bool io_stopping(const struct io *io);
 void io_destroy(struct io *io);  /* after io_run() has returned */
 /* From any thread: runs fn(arg) on the loop's thread, outside any fiber, soon. */
 int io_post(struct io *io, void (*fn)(void *arg), void *arg);
-/* io_stop() when one of these signals arrives (production only; pass 0 to end the list). */
+/* io_stop() when one of these signals arrives (production only; pass 0 to end the list). They stay
+ * blocked in the calling thread: call it before other threads start, and unblock them in children. */
 int io_stop_on_signals(struct io *io, const int *signals);
 
 /* ---- time and chance ---- */
@@ -69,7 +70,10 @@ int io_list(struct io *io, const char *path, int (*fn)(void *arg, const char *na
 /* Bytes of the file system under path. */
 int io_statfs(struct io *io, const char *path, uint64_t *ret_total, uint64_t *ret_free);
 
-/* ---- stream sockets. Addresses: "tcp:HOST:PORT" (port 0 = any) or "unix:/path" ---- */
+/* ---- stream sockets. Addresses: "tcp:HOST:PORT" (port 0 = any; IPv6 as "tcp:[::1]:PORT") or
+ * "unix:/path". A connection whose peer vanished without a word fails after about 20 s, also when idle
+ * (TCP user timeout and keep-alive); silence of a peer that lives is the caller's to time. ---- */
+/* Does not wait: may be called before io_run(). A unix path whose owner has died is replaced. */
 int io_listen(struct io *io, const char *address, struct io_listener **ret_listener);
 const char *io_listener_address(struct io_listener *listener); /* with the real port */
 int io_accept(struct io_listener *listener, struct io_sock **ret_sock);
@@ -81,7 +85,8 @@ int io_recv_all(struct io_sock *sock, void *buf, size_t n, uint64_t timeout_ms);
 /* Sends everything or fails. One fiber at a time per direction. */
 int io_send(struct io_sock *sock, const void *buf, size_t n);
 int io_sendv(struct io_sock *sock, struct iovec *iov, unsigned n_iov); /* may change iov */
-/* Ends both directions: waiting receives and sends of other fibers return. Then close once. */
+/* Ends both directions: waiting receives and sends of other fibers return; from now on io_recv()
+ * returns 0 and io_send() -E_CONN. Then close once. */
 void io_sock_shutdown(struct io_sock *sock);
 void io_sock_close(struct io_sock *sock); /* NULL allowed */
 const char *io_sock_peer(struct io_sock *sock);
@@ -94,7 +99,8 @@ int io_recv_fd(struct io_sock *sock, int *ret_fd, uint64_t timeout_ms);
 /* ---- edges that only production has ---- */
 /* Waits until poll(2) events are there: the revents, -E_TIMEOUT, -E_CANCELED. */
 int io_poll(struct io *io, int fd, short events, uint64_t timeout_ms);
-/* read(2)/write(2)-like on a descriptor of any kind through the loop (offset -1 = none). */
+/* read(2)/write(2)-like on a descriptor of any kind through the loop (offset -1 = none). With
+ * O_NONBLOCK set it is tried in place and polled, which some kinds (/dev/fuse) need to do without threads. */
 int64_t io_read_fd(struct io *io, int fd, void *buf, size_t n, int64_t offset);
 int64_t io_write_fd(struct io *io, int fd, const void *buf, size_t n, int64_t offset);
 /* Runs fn(arg) on a worker thread while the fiber waits; the simulation runs it in place.
