@@ -48,7 +48,7 @@ struct put {
     char *parent_path, *path;
     bool parent_nofollow;
     uint32_t mode, copies;
-    bool exclusive;
+    bool exclusive, no_inline;
 
     uint64_t upload; /* 0 = no chunk yet */
     struct put_chunk *chunks[CHUNKS_AT_ONCE]; /* those not synced yet, by index modulo */
@@ -118,6 +118,7 @@ int put_begin(struct meta *meta, struct stores *stores, const struct put_options
     put->mode = options->mode ? options->mode : 0644;
     put->copies = options->copies;
     put->exclusive = options->exclusive;
+    put->no_inline = options->no_inline;
     int r = put->parent_path && put->path ? cred_copy(put, options->cred) : -E_NOMEM;
     if (r < 0) {
         put_free(put);
@@ -362,7 +363,7 @@ int put_write(struct put *put, const void *buf, size_t n)
 static int put_drain(struct put *put)
 {
     int r = put->err;
-    bool is_inline = put->n_chunks == 0 && put->filled <= INLINE_MAX;
+    bool is_inline = put->n_chunks == 0 && put->filled <= (put->no_inline ? 0 : INLINE_MAX);
     if (r == 0 && put->filled > 0 && !is_inline)
         r = window_flush(put);
     fail(put, r);

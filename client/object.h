@@ -14,6 +14,7 @@ struct put_options {
     uint32_t copies;          /* 0 = the directory's policy */
     bool exclusive;
     uint64_t expected_size;   /* 0 = not known */
+    bool no_inline;           /* always in chunks: NewObject.from can take them over later */
 };
 int put_begin(struct meta *meta, struct stores *stores, const struct put_options *options, struct put **ret);
 /* Takes the bytes (copied or sent before it returns); waits for room in the window. */

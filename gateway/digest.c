@@ -98,7 +98,7 @@ void digest_update(struct digest *digest, const void *data, size_t n)
         digest->crc = crc64nvme(digest->crc, data, n);
 }
 
-void digest_final(struct digest *digest, uint8_t out[DIGEST_BYTES_MAX])
+void digest_final(struct digest *digest, uint8_t *out)
 {
     if (digest->state != NULL) {
         CHECK(EVP_DigestFinal_ex(digest->state, out, NULL) == 1);

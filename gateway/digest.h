@@ -17,7 +17,7 @@ int digest_init(struct digest *digest, enum digest_kind kind); /* -E_NOMEM */
 void digest_update(struct digest *digest, const void *data, size_t n);
 /* Writes digest_size() bytes (checksums big-endian, as S3 spells them) and starts over: the same
  * object may take the next input. */
-void digest_final(struct digest *digest, uint8_t out[DIGEST_BYTES_MAX]);
+void digest_final(struct digest *digest, uint8_t *out);
 void digest_fini(struct digest *digest); /* zero-initialised is allowed */
 size_t digest_size(enum digest_kind kind);
 

@@ -23,31 +23,14 @@ void xml_close(struct writer *out, const char *tag)
     text_format(out, "</%s>", tag);
 }
 
-/* Bytes of the well-formed UTF-8 character at `text` (RFC 3629), 0 when it is none XML can carry. */
-static size_t utf8_length(const unsigned char *text)
-{
-    unsigned char c = text[0];
-    size_t n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
-
-    for (size_t i = 1; i < n; i++)
-        if ((text[i] & 0xc0) != 0x80)
-            return 0;
-    if ((c == 0xe0 && text[1] < 0xa0) || (c == 0xed && text[1] > 0x9f) || (c == 0xf0 && text[1] < 0x90) ||
-        (c == 0xf4 && text[1] > 0x8f))
-        return 0; /* overlong, surrogate, past U+10FFFF */
-    if (c == 0xef && text[1] == 0xbf && text[2] >= 0xbe)
-        return 0; /* U+FFFE, U+FFFF */
-    return n;
-}
-
 static void add_escaped(struct writer *out, const char *text)
 {
-    for (const unsigned char *c = (const unsigned char *)text; *c != 0;) {
-        size_t n = utf8_length(c);
+    for (const char *c = text; *c != 0;) {
+        size_t n = text_utf8_length(c);
 
-        if (n == 0) {
+        if (n == 0 || memcmp(c, "\xef\xbf\xbe", n) == 0 || memcmp(c, "\xef\xbf\xbf", n) == 0) {
             text_add(out, "\xef\xbf\xbd");
-            n = 1;
+            n = n == 0 ? 1 : n;
         } else if (*c == '&') {
             text_add(out, "&amp;");
         } else if (*c == '<') {
@@ -56,7 +39,7 @@ static void add_escaped(struct writer *out, const char *text)
             text_add(out, "&gt;");
         } else if (*c == '"') {
             text_add(out, "&quot;");
-        } else if (*c < ' ' || *c == 0x7f) {
+        } else if ((unsigned char)*c < ' ' || *c == 0x7f) {
             text_format(out, "&#x%x;", *c);
         } else {
             writer_bytes(out, c, n);

@@ -28,5 +28,7 @@ int text_parse_http_date(const char *text, uint64_t *ret_seconds);
 int text_parse_amz_date(const char *text, uint64_t *ret_seconds); /* "20130524T000000Z" */
 /* Decimal digits only, no sign. -E_INVAL when empty, anything else is there or it does not fit. */
 int text_parse_u64(const char *text, uint64_t *ret);
+/* Bytes of the UTF-8 character that begins a NUL-terminated text (RFC 3629); 0 when none does. */
+size_t text_utf8_length(const char *text);
 
 #endif
