@@ -213,7 +213,12 @@ static int task_seal(struct store *s, const Tarn__ChunkTask *message, Tarn__Chun
     int err = store_hold_all(s, message->chunk, message->length == 0, true, &held);
     if (err != 0)
         return err;
-    err = put_seal(s->volume, held.chunk, message->generation, message->length);
+    /* The file may be longer than what was ever written to this chunk: the rest is zeros. A member that
+     * has lost bytes gets another digest than the others by it, and goes. */
+    if ((held.chunk->flags & CHUNK_SEALED) == 0 && held.chunk->length < message->length)
+        err = put_truncate(s->volume, held.chunk, message->generation, message->length);
+    if (err == 0)
+        err = put_seal(s->volume, held.chunk, message->generation, message->length);
     result->length = held.chunk->length;
     result->digest = err == 0 ? chunk_digest(held.chunk) : 0;
     store_release(s, &held);

@@ -3,6 +3,7 @@
 
 #include "common/log.h"
 #include "common/prng.h"
+#include "ops.h"
 #include "tests/unit/cmocka.h"
 
 #include <fcntl.h>
@@ -272,6 +273,21 @@ static void appends_of_many_clients_do_not_overlap(struct cluster *cluster)
     }
 }
 
+static size_t copies_of(struct user *user, struct file *file)
+{
+    Tarn__Where where = TARN__WHERE__INIT;
+    where.ino = file_ino(file);
+    Tarn__FileMap request = TARN__FILE_MAP__INIT;
+    request.where = &where;
+    Tarn__FileMapReply *reply = NULL;
+    expect_equal(meta_call(user->meta, OP_FILE_MAP, &request.base, &request.ctx, &meta_root,
+                           &tarn__file_map_reply__descriptor, &reply, NULL), 0);
+    expect_equal(reply->n_extents, 1);
+    size_t n = reply->extents[0]->n_replicas;
+    tarn__file_map_reply__free_unpacked(reply, NULL);
+    return n;
+}
+
 /* ------------------------------------------------------------------ against a model */
 
 #define MODEL_BYTES 300000
@@ -354,6 +370,34 @@ static void random_changes_give_what_a_model_gives(struct cluster *cluster)
     user_stop(&user);
 }
 
+/* Zeros that nobody wrote, in front of and behind what was: sealing must not cost a copy. */
+static void a_sparse_chunk_keeps_its_copies_when_sealed(struct cluster *cluster)
+{
+    struct user user;
+    user_start(&user, cluster, 0);
+    uint8_t *data = calloc(1, MIB(1));
+    expect(data != NULL);
+    memcpy(data + 500000, "middle", 6);
+    struct file *file = user_open(&user, "file", O_RDWR | O_CREAT);
+    expect_equal(file_write(file, "middle", 6, 500000, false), 0);
+    expect_equal(file_truncate(file, MIB(1)), 0);
+    expect_equal(file_close(file), 0);
+    file = user_open(&user, "file", O_RDONLY);
+    int fd = -1, r;
+    while ((r = file_raw_fd(file, &fd)) == -E_NOTSUP)
+        expect_equal(io_sleep_ms(cluster->io, 20), 0);
+    expect_equal(r, 0);
+    struct stat st;
+    expect_equal(fstat(fd, &st), 0);
+    expect_equal(st.st_size, MIB(1));
+    close(fd);
+    expect_content(file, 0, data, MIB(1));
+    expect_equal(copies_of(&user, file), NODES);
+    expect_equal(file_close(file), 0);
+    free(data);
+    user_stop(&user);
+}
+
 static void writes_go_on_when_a_store_stops(struct cluster *cluster)
 {
     struct user user;
@@ -386,6 +430,7 @@ static const struct {
     CASE(two_clients_see_each_others_writes),
     CASE(appends_of_many_clients_do_not_overlap),
     CASE(random_changes_give_what_a_model_gives),
+    CASE(a_sparse_chunk_keeps_its_copies_when_sealed),
     CASE(writes_go_on_when_a_store_stops),
 };
 
