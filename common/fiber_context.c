@@ -1,5 +1,6 @@
 #include "fiber_context.h"
 #include "check.h"
+#include <signal.h>
 #include <sys/mman.h>
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -184,6 +185,8 @@ void fiber_context_switch(struct fiber_context *from, struct fiber_context *to, 
     __tsan_switch_to_fiber(to->tsan, 0);
 #endif
 #ifdef FIBER_UCONTEXT
+    /* swapcontext() would bring back the signal mask of long ago: it is the thread's, not the fiber's. */
+    CHECK(pthread_sigmask(SIG_SETMASK, NULL, &to->uc.uc_sigmask) == 0);
     CHECK(swapcontext(&from->uc, &to->uc) == 0);
 #else
     tarn_fiber_switch(&from->sp, to->sp);

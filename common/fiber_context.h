@@ -1,6 +1,6 @@
 /* The machine part of fibers: a stack with a guard page, and switching between two stacks without a
  * system call. Only callee-saved registers travel; the signal mask, the x87 control word and MXCSR
- * are the thread's and never changed by a fiber. x86-64 and AArch64 in assembly, others (or with
+ * are the thread's: a fiber that changes them changes them for all. x86-64 and AArch64 in assembly, others (or with
  * -DFIBER_UCONTEXT) through ucontext(3). Tells AddressSanitizer and ThreadSanitizer of each switch. */
 #ifndef TARN_COMMON_FIBER_CONTEXT_H
 #define TARN_COMMON_FIBER_CONTEXT_H
