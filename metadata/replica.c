@@ -696,7 +696,7 @@ int core_start(struct replica *replica)
     return core_begin(replica);
 }
 
-void core_stop(struct replica *replica)
+void replica_core_stop(struct replica *replica)
 {
     struct core *core = replica->core;
     if (core == NULL)
@@ -713,7 +713,7 @@ void core_abandon_install(struct replica *replica)
 {
     log_warn("replica %u: gives up on %s and starts again from its own log", replica->options.id,
              replica->offer);
-    core_stop(replica);
+    replica_core_stop(replica);
     replica->installing = false;
     int err = core_start(replica);
     if (err != 0)

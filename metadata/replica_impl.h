@@ -104,7 +104,7 @@ struct replica {
 
 /* ---- replica.c; all but the getters are called with step_lock held ---- */
 int core_start(struct replica *replica); /* from the log and the newest snapshot */
-void core_stop(struct replica *replica);
+void replica_core_stop(struct replica *replica);
 int core_snapshot_taken(struct replica *replica, const struct snapshot_meta *meta, unsigned trailing);
 int core_snapshot_installed(struct replica *replica);
 int core_configuration_applied(struct replica *replica, uint64_t index, const void *data, size_t len);
