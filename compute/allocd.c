@@ -445,6 +445,14 @@ static void jobs_fiber(void *arg)
     fiber_group_done(&allocd->fibers);
 }
 
+static void touch_all(struct allocd *allocd)
+{
+    uint64_t id;
+    void *run;
+    for (size_t at = 0; map_next(&allocd->runs, &at, &id, &run);)
+        run_touch(run);
+}
+
 static void on_push(void *arg, unsigned op, const uint8_t *control, size_t len)
 {
     struct allocd *allocd = arg;
@@ -454,6 +462,8 @@ static void on_push(void *arg, unsigned op, const uint8_t *control, size_t len)
     if (changed == NULL)
         return;
     struct run *run = map_get(&allocd->runs, changed->job);
+    if (changed->job == 0)
+        touch_all(allocd); /* pushes may have been missed */
     if (run != NULL) {
         run_touch(run);
     } else {

@@ -1,5 +1,6 @@
 #include "stage.h"
 
+#include "client/fetch.h"
 #include "common/err.h"
 #include "common/fiber.h"
 #include "sandbox.h"
@@ -11,41 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define WINDOW MIB(1)
-#define MAP_EXTENTS 256   /* of one question for a file's map */
 #define LIST_TASKS 512    /* of one question for outputs */
-#define STALE_TRIES 5     /* a chunk may be moved or sealed while we read */
 #define COPY_PREFIX "stage-"
-
-/* Where the bytes of an object go: a window of it, in order. */
-typedef int (*sink_fn)(void *arg, const void *data, size_t n, uint64_t offset);
-
-struct reader {
-    const struct stage *stage;
-    struct meta_cred cred;
-    struct stage_count *count;
-    uint8_t *window; /* of WINDOW bytes */
-};
-
-/* ---- an object's map */
-
-static int ask_map(const struct reader *reader, const Tarn__Where *where, uint64_t offset, Tarn__FileMapReply **ret)
-{
-    Tarn__FileMap request = TARN__FILE_MAP__INIT;
-    Tarn__Where copy = *where;
-    request.where = &copy;
-    request.offset = offset;
-    request.max = MAP_EXTENTS;
-    int err = meta_call(reader->stage->meta, OP_FILE_MAP, &request.base, &request.ctx, &reader->cred,
-                        &tarn__file_map_reply__descriptor, ret, NULL);
-    if (err != 0)
-        return err;
-    if ((*ret)->attr == NULL) {
-        tarn__file_map_reply__free_unpacked(*ret, NULL);
-        return -E_PROTO;
-    }
-    return 0;
-}
 
 static bool is_here(const struct stage *stage, const Tarn__Extent *extent)
 {
@@ -65,78 +33,9 @@ static bool is_one_raw_chunk(const struct stage *stage, const Tarn__FileMapReply
            extent->length == map->attr->size && extent->chunk_length == map->attr->size && is_here(stage, extent);
 }
 
-/* ---- reading */
-
-static int read_piece(struct reader *reader, const Tarn__FileMapReply *map, uint64_t at, size_t n)
+static struct meta_cred job_cred(const Tarn__TaskAssign *task)
 {
-    memset(reader->window, 0, n); /* what no extent covers is a hole */
-    for (size_t i = 0; i < map->n_extents; i++) {
-        const Tarn__Extent *extent = map->extents[i];
-        uint64_t begin = MAX(extent->offset, at), end = MIN(extent->offset + extent->length, at + n);
-        if (begin >= end)
-            continue;
-        int err = stores_read_counted(reader->stage->stores, extent, extent->chunk_offset + (begin - extent->offset),
-                                      reader->window + (begin - at), end - begin, &reader->count->read);
-        if (err != 0)
-            return err;
-    }
-    return 0;
-}
-
-static int send_inline(struct reader *reader, const Tarn__FileMapReply *map, sink_fn sink, void *arg)
-{
-    /* The bytes came with the map, from the metadata service. */
-    reader->count->read.read_remote += map->data.len;
-    return map->data.len != 0 ? sink(arg, map->data.data, map->data.len, 0) : 0;
-}
-
-/* Reads what `map` describes from *at on and moves *at. */
-static int send_mapped(struct reader *reader, const Tarn__FileMapReply *map, sink_fn sink, void *arg, uint64_t *at)
-{
-    uint64_t end = map->next != 0 ? MIN(map->next, map->attr->size) : map->attr->size;
-    while (*at < end) {
-        size_t n = (size_t)MIN(end - *at, (uint64_t)WINDOW);
-        int err = read_piece(reader, map, *at, n);
-        if (err == 0)
-            err = sink(arg, reader->window, n, *at);
-        if (err != 0)
-            return err;
-        *at += n;
-    }
-    return 0;
-}
-
-static int read_object(struct reader *reader, const Tarn__Where *where, sink_fn sink, void *arg)
-{
-    uint64_t at = 0;
-    unsigned stale = 0;
-    for (;;) {
-        Tarn__FileMapReply *map = NULL;
-        int err = ask_map(reader, where, at, &map);
-        if (err != 0)
-            return err;
-        bool last = map->inline_data || map->next == 0;
-        uint64_t before = at;
-        err = map->inline_data ? send_inline(reader, map, sink, arg) : send_mapped(reader, map, sink, arg, &at);
-        tarn__file_map_reply__free_unpacked(map, NULL);
-        if (err == 0 && last)
-            return 0;
-        stale = at != before ? 0 : stale + 1;
-        if (stale > STALE_TRIES)
-            return err != 0 ? err : -E_PROTO;
-        if (err != 0 && err != -E_STALE && err != -E_UNAVAIL)
-            return err;
-        if (err != 0 && io_sleep_ms(reader->stage->io, 50) != 0)
-            return -E_CANCELED;
-    }
-}
-
-static int begin_reader(struct reader *reader, const struct stage *stage, const Tarn__TaskAssign *task,
-                        struct stage_count *count)
-{
-    *reader = (struct reader){.stage = stage, .cred = {.uid = task->uid, .gid = task->gid}, .count = count};
-    reader->window = malloc(WINDOW);
-    return reader->window != NULL ? 0 : -E_NOMEM;
+    return (struct meta_cred){.uid = task->uid, .gid = task->gid};
 }
 
 /* ---- map: a file */
@@ -195,19 +94,21 @@ static int write_copy(void *arg, const void *data, size_t n, uint64_t offset)
 }
 
 /* A name of its own, because a mount needs a file that is linked while it is bound. */
-static int make_copy(struct reader *reader, const Tarn__TaskAssign *task, const Tarn__Where *where,
-                     struct stage_input *ret)
+static int make_copy(const struct stage *stage, const Tarn__TaskAssign *task, const Tarn__Where *where,
+                     struct stage_input *ret, struct stage_count *count)
 {
+    struct meta_cred cred = job_cred(task);
     char path[512];
-    snprintf(path, sizeof path, "%s/" COPY_PREFIX "%llx-%u-%llu-%u", reader->stage->dir,
+    snprintf(path, sizeof path, "%s/" COPY_PREFIX "%llx-%u-%llu-%u", stage->dir,
              (unsigned long long)task->key->job, task->key->phase, (unsigned long long)task->key->index,
              task->key->attempt);
-    struct copy copy = {.io = reader->stage->io,
+    struct copy copy = {.io = stage->io,
                         .fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0444)};
     if (copy.fd < 0)
         return err_from_errno(errno);
     ret->path = strdup(path);
-    int err = ret->path != NULL ? read_object(reader, where, write_copy, &copy) : -E_NOMEM;
+    int err = ret->path != NULL ? fetch_object(stage->meta, stage->stores, where, &cred, write_copy, &copy, &count->read)
+                                : -E_NOMEM;
     if (err == 0 && (ret->stdin_fd = open_again(copy.fd)) < 0)
         err = err_from_errno(errno);
     if (err == 0)
@@ -232,24 +133,18 @@ int stage_open(const struct stage *stage, const Tarn__TaskAssign *task, struct s
     *ret = (struct stage_input){.stdin_fd = -1, .tree = -1};
     if (task->n_inputs != 1)
         return -E_INVAL;
-    struct reader reader;
     Tarn__Where where;
     Tarn__FileMapReply *map = NULL;
-    int err = begin_reader(&reader, stage, task, count);
+    struct meta_cred cred = job_cred(task);
+    input_where(task->inputs[0], &where);
+    int err = fetch_map(stage->meta, &where, &cred, &map);
     if (err != 0)
         return err;
-    input_where(task->inputs[0], &where);
-    err = ask_map(&reader, &where, 0, &map);
-    if (err == 0) {
-        bool bound = is_one_raw_chunk(stage, map) && bind_chunk(stage, map, ret) == 0;
-        if (bound)
-            count->mapped += map->attr->size;
-        tarn__file_map_reply__free_unpacked(map, NULL);
-        if (!bound)
-            err = make_copy(&reader, task, &where, ret);
-    }
-    free(reader.window);
-    return err;
+    bool bound = is_one_raw_chunk(stage, map) && bind_chunk(stage, map, ret) == 0;
+    if (bound)
+        count->mapped += map->attr->size;
+    tarn__file_map_reply__free_unpacked(map, NULL);
+    return bound ? 0 : make_copy(stage, task, &where, ret, count);
 }
 
 void stage_release(struct stage_input *input)
@@ -279,7 +174,9 @@ void stage_sweep(const char *dir)
 /* ---- reduce: a pipe */
 
 struct feed {
-    struct reader reader;
+    const struct stage *stage;
+    struct stage_count *count;
+    struct meta_cred cred;
     const Tarn__TaskAssign *task;
     int fd;
     bool closed; /* nobody reads any more: not an error */
@@ -289,7 +186,7 @@ static int write_pipe(void *arg, const void *data, size_t n, uint64_t offset)
 {
     struct feed *feed = arg;
     for (size_t done = 0; done < n;) {
-        int64_t got = io_write_fd(feed->reader.stage->io, feed->fd, (const uint8_t *)data + done, n - done, -1);
+        int64_t got = io_write_fd(feed->stage->io, feed->fd, (const uint8_t *)data + done, n - done, -1);
         if (got == -E_CANCELED)
             return (int)got;
         if (got <= 0) {
@@ -303,7 +200,8 @@ static int write_pipe(void *arg, const void *data, size_t n, uint64_t offset)
 
 static int feed_object(struct feed *feed, const Tarn__Where *where)
 {
-    int err = read_object(&feed->reader, where, write_pipe, feed);
+    int err = fetch_object(feed->stage->meta, feed->stage->stores, where, &feed->cred, write_pipe, feed,
+                           &feed->count->read);
     return feed->closed ? 0 : err;
 }
 
@@ -333,7 +231,7 @@ static int feed_phase(struct feed *feed)
     for (uint64_t next = 0;;) {
         Tarn__TaskListReply *reply = NULL;
         request.after = next;
-        int err = meta_call(feed->reader.stage->meta, OP_TASK_LIST, &request.base, &request.ctx, &meta_root,
+        int err = meta_call(feed->stage->meta, OP_TASK_LIST, &request.base, &request.ctx, &meta_root,
                             &tarn__task_list_reply__descriptor, &reply, NULL);
         if (err != 0)
             return err;
@@ -358,7 +256,7 @@ static int feed_job_inputs(struct feed *feed)
     for (uint64_t next = 0;;) {
         Tarn__JobInputListReply *reply = NULL;
         request.after = next;
-        int err = meta_call(feed->reader.stage->meta, OP_JOB_INPUT_LIST, &request.base, &request.ctx, &meta_root,
+        int err = meta_call(feed->stage->meta, OP_JOB_INPUT_LIST, &request.base, &request.ctx, &meta_root,
                             &tarn__job_input_list_reply__descriptor, &reply, NULL);
         if (err != 0)
             return err;
@@ -380,11 +278,6 @@ static int feed_job_inputs(struct feed *feed)
 
 int stage_feed(const struct stage *stage, const Tarn__TaskAssign *task, int fd, struct stage_count *count)
 {
-    struct feed feed = {.task = task, .fd = fd};
-    int err = begin_reader(&feed.reader, stage, task, count);
-    if (err != 0)
-        return err;
-    err = task->key->phase == 0 ? feed_job_inputs(&feed) : feed_phase(&feed);
-    free(feed.reader.window);
-    return err;
+    struct feed feed = {.stage = stage, .count = count, .cred = job_cred(task), .task = task, .fd = fd};
+    return task->key->phase == 0 ? feed_job_inputs(&feed) : feed_phase(&feed);
 }
