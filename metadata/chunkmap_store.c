@@ -28,22 +28,36 @@ static bool on_up_node(struct tables *t, const struct chunk_replica *replica)
     return clustermap_get(t, replica->disk, &node) == 0 && node.up;
 }
 
-/* C5: the sealed copies are compared with the first ready one on a node that is up (the primary unless it
- * is gone). Every acknowledged byte is on all of them, so any is right; they must be the same. */
+/* The copy the others are compared with: the longest (one that lost its file answers with nothing), the
+ * first of those, which is the primary unless it is gone. NULL while an answer is still to come. */
+static const struct chunk_replica *sealed_reference(struct tables *t, const struct chunk *chunk)
+{
+    const struct chunk_replica *best = NULL;
+    for (unsigned i = 0; i < chunk->n_replicas; i++) {
+        const struct chunk_replica *r = &chunk->replicas[i];
+        if (!(r->flags & REPLICA_READY))
+            continue;
+        if (!(r->flags & REPLICA_SEALED)) {
+            if (on_up_node(t, r))
+                return NULL;
+            continue; /* it is compared when it comes back and answers */
+        }
+        if (best == NULL || r->length > best->length)
+            best = r;
+    }
+    return best;
+}
+
+/* C5: every acknowledged byte is on every member, so any intact copy is right; they must be the same. */
 static int compare_sealed(struct tables *t, struct chunk *chunk)
 {
-    const struct chunk_replica *first = NULL;
-    for (unsigned i = 0; i < chunk->n_replicas && first == NULL; i++)
-        if ((chunk->replicas[i].flags & REPLICA_READY) && on_up_node(t, &chunk->replicas[i]))
-            first = &chunk->replicas[i];
-    if (first == NULL || !(first->flags & REPLICA_SEALED))
-        return 0;
+    const struct chunk_replica *best = sealed_reference(t, chunk);
     int err = 0;
-    for (unsigned i = 0; i < chunk->n_replicas && err == 0; i++) {
+    for (unsigned i = 0; best != NULL && i < chunk->n_replicas && err == 0; i++) {
         const struct chunk_replica *r = &chunk->replicas[i];
-        if (r == first || !(r->flags & REPLICA_READY) || !(r->flags & REPLICA_SEALED))
+        if (r == best || !(r->flags & REPLICA_READY) || !(r->flags & REPLICA_SEALED))
             continue;
-        if (r->length != first->length || r->digest != first->digest)
+        if (r->length != best->length || r->digest != best->digest)
             err = chunk_replica_drop(t, chunk, i);
     }
     return err;
@@ -64,21 +78,12 @@ static int done_seal(struct tables *t, struct chunk *chunk, unsigned index, cons
     return compare_sealed(t, chunk);
 }
 
-/* What a finished COPY must be equal to. */
-static const struct chunk_replica *sealed_copy(const struct chunk *chunk)
-{
-    for (unsigned i = 0; i < chunk->n_replicas; i++)
-        if ((chunk->replicas[i].flags & (REPLICA_READY | REPLICA_SEALED)) == (REPLICA_READY | REPLICA_SEALED))
-            return &chunk->replicas[i];
-    return NULL;
-}
-
 static int done_copy(struct tables *t, struct chunk *chunk, unsigned index, const Tarn__ChunkTaskDone *done)
 {
     struct chunk_replica *r = &chunk->replicas[index];
     if (!(r->flags & REPLICA_COPYING))
         return 0;
-    const struct chunk_replica *source = sealed_copy(chunk);
+    const struct chunk_replica *source = sealed_reference(t, chunk); /* what it must be equal to */
     bool good = done->status == 0 && source != NULL && done->length == source->length &&
                 done->digest == source->digest && done->generation == chunk->generation;
     if (good) {
@@ -247,8 +252,11 @@ int chunk_cmd_inventory(struct tables *t, const void *message)
         if (stranger) /* an id we have not given out yet is from another life: better kept */
             unknown[reply.n_unknown++] = held[i]->chunk;
         err = err == -E_NOENT ? 0 : err;
+        if (err == 0 && !stranger && m->last == 0)
+            err = inventory_expect(t, &node, held[i]->chunk, held[i]);
+        err = err == -E_NOENT ? 0 : err;
     }
-    if (err == 0)
-        err = inventory_check_disk(t, &node, m->first, m->last == 0 ? UINT64_MAX : m->last, &index);
+    if (err == 0 && m->last != 0)
+        err = inventory_check_disk(t, &node, m->first, m->last, &index);
     return err == 0 ? tables_reply(t, &reply.base) : err;
 }

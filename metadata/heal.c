@@ -140,35 +140,41 @@ static void round_end(struct tables *t)
     s->heal_next_ns = t->now + PAUSE_NS;
 }
 
+/* One level's chunks from the cursor on. Sets the cursor to where the next step goes on, or to the next level. */
+static int heal_level(struct healer *h, size_t *looked)
+{
+    struct state *s = tables_state(h->t);
+    struct key prefix = key_1(TABLE_ENDANGERED, s->heal_level);
+    struct key start = key_2(TABLE_ENDANGERED, s->heal_level, s->heal_cursor);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    size_t room = STEP_LOOK - *looked, i = 0;
+    int err = tables_rows(h->t, &start, &prefix, room, &rows);
+    for (; i < rows.count && h->copies < STEP_COPIES && err == 0; i++)
+        err = heal_chunk(h, key_number(&rows.rows[i].key, 1));
+    *looked += i;
+    if (i < rows.count || rows.count == room) {
+        s->heal_cursor = i == 0 ? s->heal_cursor : key_number(&rows.rows[i - 1].key, 1) + 1;
+    } else {
+        s->heal_level++;
+        s->heal_cursor = 0;
+    }
+    return err;
+}
+
 /* Levels are numbers of live copies; level 0 has nothing to copy from, and with n nodes up no chunk gets more than n. */
 static int heal_endangered(struct tables *t)
 {
     _cleanup_(healer_fini) struct healer h = {.t = t};
     struct state *s = tables_state(t);
     int err = healer_init(&h);
-    unsigned up = cluster_up(&h.cluster);
-    uint64_t level = MAX(s->heal_level, (uint64_t)1);
-    if (err != 0 || level >= up || s->below_target == 0) {
+    uint64_t levels = MIN(cluster_up(&h.cluster), (unsigned)MD_COPIES_MAX + 1);
+    size_t looked = 0;
+    s->heal_level = MAX(s->heal_level, (uint64_t)1);
+    while (err == 0 && s->heal_level < levels && looked < STEP_LOOK && h.copies < STEP_COPIES)
+        err = heal_level(&h, &looked);
+    if (err == 0 && s->heal_level >= levels)
         round_end(t);
-        return err;
-    }
-    struct key prefix = key_1(TABLE_ENDANGERED, level);
-    struct key start = key_2(TABLE_ENDANGERED, level, s->heal_cursor);
-    _cleanup_(rows_fini) struct rows rows = {0};
-    err = tables_rows(t, &start, &prefix, STEP_LOOK, &rows);
-    size_t i = 0;
-    for (; i < rows.count && h.copies < STEP_COPIES && err == 0; i++)
-        err = heal_chunk(&h, key_number(&rows.rows[i].key, 1));
-    if (err != 0)
-        return err;
-    if (i < rows.count || rows.count == STEP_LOOK) {
-        s->heal_level = level;
-        s->heal_cursor = key_number(&rows.rows[i - 1].key, 1) + 1;
-    } else {
-        s->heal_level = level + 1;
-        s->heal_cursor = 0;
-    }
-    return 0;
+    return err;
 }
 
 static int recount_next(struct tables *t)
