@@ -59,7 +59,7 @@ static int put_held(struct store *s, struct rpc_request *request, const Tarn__Ch
         err = forward_start(&forward, s, OP_CHUNK_PUT, m, m->members, m->n_members, (m->flags & TARN__WRITE_FLAGS__WF_CHAIN) != 0,
                             request->epoch, &payload);
     if (err == 0) {
-        err = put_write(s->volume, held.chunk, put);
+        err = put_bytes(s->volume, held.chunk, put);
         int forwarded = forward_wait(&forward, &reply);
         if (err == 0)
             err = forwarded;

@@ -161,12 +161,21 @@ static void fill_data(const struct chunk *c, const struct put *put, size_t n, st
     record->data_len = (uint32_t)(last.cell * CELL_BYTES + last.end - record->data_offset);
 }
 
-static int commit_write(struct volume *v, struct chunk *c, struct record *record, bool sync)
+/* When a change must be on disk. */
+enum durable {
+    DURABLE_LATER,  /* with the next sync */
+    DURABLE_REPLY,  /* before the caller goes on */
+    DURABLE_FIRST   /* also before the file is touched: bytes that were valid are written over */
+};
+
+/* A record that changes valid bytes must be on disk before the file is: if power is lost in between,
+ * the old checksums would stand beside the new bytes, and a cell that was synced would be lost. */
+static int commit_write(struct volume *v, struct chunk *c, struct record *record, enum durable when)
 {
     int err = volume_record(v, c, record, check_open);
     if (err != 0)
         return err;
-    err = journal_commit(v->journal, record->lsn, false);
+    err = journal_commit(v->journal, record->lsn, when == DURABLE_FIRST);
     if (record->data_len > 0) {
         if (err == 0)
             carry(v, c, record);
@@ -177,12 +186,22 @@ static int commit_write(struct volume *v, struct chunk *c, struct record *record
         else
             journal_fail(v->journal, -E_IO); /* its segment must stay for the next start */
     }
-    if (err == 0 && sync)
+    if (err == 0 && when == DURABLE_REPLY)
         err = journal_commit(v->journal, record->lsn, true);
     return err != 0 ? err : c->broken;
 }
 
-int put_write(struct volume *v, struct chunk *c, const struct put *put)
+static bool writes_over(const struct chunk *c, const struct put *put)
+{
+    for (size_t i = 0; i < put->n_crcs; i++) {
+        struct piece piece = piece_at(put, i);
+        if (piece.start < chunk_cell(c, piece.cell).valid)
+            return true;
+    }
+    return false;
+}
+
+int put_bytes(struct volume *v, struct chunk *c, const struct put *put)
 {
     struct cell cells[PUT_PIECES_MAX];
     uint64_t first = put->offset / CELL_BYTES, end = put->offset + put->length;
@@ -198,6 +217,7 @@ int put_write(struct volume *v, struct chunk *c, const struct put *put)
     if (err != 0)
         return err;
     size_t direct = direct_from(c, put);
+    enum durable when = writes_over(c, put) ? DURABLE_FIRST : put->sync ? DURABLE_REPLY : DURABLE_LATER;
     for (size_t i = 0; i < put->n_crcs && err == 0; i++) {
         struct piece piece = piece_at(put, i);
         err = cell_after(v, c, &piece, &cells[i]);
@@ -208,7 +228,7 @@ int put_write(struct volume *v, struct chunk *c, const struct put *put)
         uint64_t start = piece.cell * CELL_BYTES + piece.start;
         err = write_direct(v, c, piece.data, start, end - start);
     }
-    return err != 0 ? err : commit_write(v, c, &record, put->sync);
+    return err != 0 ? err : commit_write(v, c, &record, when);
 }
 
 /* ------------------------------------------------------------------ truncate */
@@ -238,7 +258,9 @@ int put_truncate(struct volume *v, struct chunk *c, uint64_t generation, uint64_
         record.n_cells = 1;
         err = cell_cut(v, c, tail, keep, &cell);
     }
-    return err != 0 ? err : commit_write(v, c, &record, false);
+    /* Cells that are dropped may be written straight into the file next: no record, no way back. */
+    bool drops = length < c->length && c->n_cells > 0;
+    return err != 0 ? err : commit_write(v, c, &record, drops ? DURABLE_REPLY : DURABLE_LATER);
 }
 
 /* ------------------------------------------------------------------ seal */
@@ -305,7 +327,7 @@ int put_seal(struct volume *v, struct chunk *c, uint64_t generation, uint64_t le
     if (err == 0)
         err = chunk_reserve(c, n);
     if (err == 0)
-        err = commit_write(v, c, &record, true);
+        err = commit_write(v, c, &record, DURABLE_REPLY);
     return err != 0 ? err : cut_file(v, c);
 }
 

@@ -29,7 +29,7 @@ size_t put_pieces(uint64_t offset, size_t length);
 int put_check(const struct put *put);
 /* Errors: -E_STALE the chunk is sealed or has a newer generation, -E_CORRUPT the cell to be changed
  * does not match, -E_NOSPC, -E_BUSY, -E_IO. */
-int put_write(struct volume *volume, struct chunk *chunk, const struct put *put);
+int put_bytes(struct volume *volume, struct chunk *chunk, const struct put *put);
 /* Cuts or extends (with zeros) to `length`. The whole chunk is held. */
 int put_truncate(struct volume *volume, struct chunk *chunk, uint64_t generation, uint64_t length);
 /* Makes the chunk immutable at exactly `length`: every cell complete in the file, the file cut. Again

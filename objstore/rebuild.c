@@ -17,7 +17,7 @@ static int append(struct store *s, struct chunk *c, uint64_t generation, uint64_
     struct put put = {.generation = generation, .offset = offset, .length = length, .data = data, .crcs = crcs,
                       .n_crcs = n_crcs, .flags = CHUNK_PARTIAL};
     int err = put_check(&put);
-    return err != 0 ? err : put_write(s->volume, c, &put);
+    return err != 0 ? err : put_bytes(s->volume, c, &put);
 }
 
 /* An empty partial chunk, whatever was there before. The whole chunk is held. */
@@ -101,7 +101,8 @@ static int source_stat(struct source *source)
     return err;
 }
 
-static int pull_window(struct store *s, struct chunk *c, const struct source *source, uint64_t at, uint8_t *buf)
+static int pull_window(struct store *s, struct chunk *c, const struct source *source, uint64_t generation, uint64_t at,
+                       uint8_t *buf)
 {
     Tarn__ChunkGet request = TARN__CHUNK_GET__INIT;
     request.chunk = source->chunk;
@@ -115,7 +116,7 @@ static int pull_window(struct store *s, struct chunk *c, const struct source *so
         if (call.reply_payload_len != request.length)
             err = -E_PROTO;
         else
-            err = append(s, c, source->generation, at, buf, request.length, reply->crcs, reply->n_crcs);
+            err = append(s, c, generation, at, buf, request.length, reply->crcs, reply->n_crcs);
     }
     rpc_call_fini(&call);
     return err;
@@ -134,7 +135,7 @@ static int pull_held(struct store *s, struct chunk *c, struct source *source, ui
         return err;
     err = begin(s, c, generation);
     for (uint64_t at = 0; err == 0 && at < source->length; at += WINDOW_BYTES)
-        err = pull_window(s, c, source, at, buf);
+        err = pull_window(s, c, source, generation, at, buf);
     buffers_put(&s->volume->buffers, WINDOW_BYTES, buf);
     if (err == 0)
         err = put_seal(s->volume, c, generation, source->length);

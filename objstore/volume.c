@@ -59,6 +59,18 @@ static int refuse_leftovers(struct volume *v)
     return 0;
 }
 
+/* The name of the volume's directory itself. */
+static int sync_parent(struct volume *v)
+{
+    char path[sizeof v->dir];
+    memcpy(path, v->dir, sizeof path);
+    char *slash = strrchr(path, '/');
+    if (slash == NULL)
+        return io_sync_dir(v->io, ".");
+    slash[slash == path ? 1 : 0] = '\0';
+    return io_sync_dir(v->io, path);
+}
+
 /* The superblock comes last: a volume that has one is whole. */
 static int format(struct volume *v, const struct volume_options *options)
 {
@@ -67,6 +79,8 @@ static int format(struct volume *v, const struct volume_options *options)
     v->super.journal_bytes = options->journal_bytes != 0 ? options->journal_bytes : VOLUME_JOURNAL_BYTES;
     io_random(v->io, v->super.uuid, sizeof v->super.uuid);
     int err = refuse_leftovers(v);
+    if (err == 0)
+        err = sync_parent(v);
     path_of(v, "chunks", path);
     if (err == 0)
         err = make_dir(v->io, path);
