@@ -1,5 +1,6 @@
 /* The session with the metadata service and the data path to the stores, against fakes that fail. */
 #include "fakes.h"
+#include "harness.h"
 
 #include "common/log.h"
 #include "ops.h"
@@ -7,38 +8,20 @@
 
 /* ------------------------------------------------------------------ harness */
 
-struct harness {
-    struct io *io;
-    const char *host;
-    void (*body)(struct world *world);
-    bool done;
-};
+#define SEEDS 5
 
-static void run_body(void *arg)
+static void run_body(struct io *io, const char *host, const char *dir, const void *arg)
 {
-    struct harness *harness = arg;
     struct world world;
-    world_start(&world, harness->io, harness->host);
-    harness->body(&world);
+    world_start(&world, io, host);
+    ((void (*)(struct world *))arg)(&world);
     world_stop(&world);
-    harness->done = true;
 }
 
-static void run_body_and_stop(void *arg)
+static void on_simulator(void **state)
 {
-    struct harness *harness = arg;
-    run_body(harness);
-    io_stop(harness->io);
-}
-
-static void on_ring(void **state)
-{
-    struct harness harness = {.host = "127.0.0.1", .body = (void (*)(struct world *))*state};
-    assert_int_equal(io_uring_create(NULL, &harness.io), 0);
-    assert_int_equal(fiber_spawn(harness.io, "body", run_body_and_stop, &harness), 0);
-    assert_int_equal(io_run(harness.io), 0);
-    io_destroy(harness.io);
-    assert_true(harness.done);
+    for (uint64_t seed = 1; seed <= SEEDS; seed++)
+        harness_sim(seed, run_body, *state);
 }
 
 static struct meta *connect_with(struct world *world, struct meta_options *options)
@@ -482,7 +465,7 @@ int main(int argc, char **argv)
     log_set_level(LOG_ERROR);
     struct CMUnitTest tests[64];
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
-        tests[i] = (struct CMUnitTest){cases[i].name, on_ring, NULL, NULL, (void *)cases[i].body};
+        tests[i] = (struct CMUnitTest){cases[i].name, on_simulator, NULL, NULL, (void *)cases[i].body};
     if (argc > 1) /* one test, by name */
         cmocka_set_test_filter(argv[1]);
     return _cmocka_run_group_tests("client", tests, ARRAY_SIZE(cases), NULL, NULL);

@@ -1,5 +1,6 @@
 /* Files and objects over a real metadata replica and real stores. */
 #include "cluster.h"
+#include "harness.h"
 
 #include "common/log.h"
 #include "common/prng.h"
@@ -7,45 +8,31 @@
 #include "tests/unit/cmocka.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct harness {
-    struct io *io;
+struct test_case {
+    const char *name;
     void (*body)(struct cluster *cluster);
-    char dir[64];
-    bool done;
+    bool descriptors; /* which the simulator does not have */
 };
 
-static void run_body(void *arg)
+static void run_body(struct io *io, const char *host, const char *dir, const void *arg)
 {
-    struct harness *harness = arg;
+    const struct test_case *test_case = arg;
     struct cluster cluster;
-    cluster_start(&cluster, harness->io, "127.0.0.1", harness->dir);
-    harness->body(&cluster);
+    cluster_start(&cluster, io, host, dir);
+    test_case->body(&cluster);
     cluster_stop(&cluster);
-    harness->done = true;
-    io_stop(harness->io);
-}
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-    return remove(path);
 }
 
 static void run_case(void **state)
 {
-    struct harness harness = {.body = (void (*)(struct cluster *))*state};
-    const char *tmp = getenv("TMPDIR");
-    snprintf(harness.dir, sizeof harness.dir, "%.40s/tarn-file-XXXXXX", tmp ? tmp : "/tmp");
-    assert_non_null(mkdtemp(harness.dir));
-    assert_int_equal(io_uring_create(NULL, &harness.io), 0);
-    assert_int_equal(fiber_spawn(harness.io, "body", run_body, &harness), 0);
-    assert_int_equal(io_run(harness.io), 0);
-    io_destroy(harness.io);
-    assert_int_equal(nftw(harness.dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS), 0);
-    assert_true(harness.done);
+    const struct test_case *test_case = *state;
+    if (test_case->descriptors)
+        harness_ring(run_body, test_case);
+    else
+        harness_sim(1, run_body, test_case);
 }
 
 static uint8_t *pattern(size_t n, unsigned seed)
@@ -416,21 +403,18 @@ static void writes_go_on_when_a_store_stops(struct cluster *cluster)
     user_stop(&user);
 }
 
-#define CASE(fn) {#fn, fn}
-static const struct {
-    const char *name;
-    void (*body)(struct cluster *cluster);
-} cases[] = {
+#define CASE(fn) {#fn, fn, false}
+static const struct test_case cases[] = {
     CASE(objects_of_all_sizes_come_back),
     CASE(an_object_of_two_chunks_comes_back),
-    CASE(a_sealed_object_is_read_by_descriptor),
+    {"a_sealed_object_is_read_by_descriptor", a_sealed_object_is_read_by_descriptor, true},
     CASE(a_file_is_written_read_and_written_again),
     CASE(holes_read_as_zeros),
     CASE(inline_bytes_move_to_a_chunk_when_written),
     CASE(two_clients_see_each_others_writes),
     CASE(appends_of_many_clients_do_not_overlap),
     CASE(random_changes_give_what_a_model_gives),
-    CASE(a_sparse_chunk_keeps_its_copies_when_sealed),
+    {"a_sparse_chunk_keeps_its_copies_when_sealed", a_sparse_chunk_keeps_its_copies_when_sealed, true},
     CASE(writes_go_on_when_a_store_stops),
 };
 
@@ -440,7 +424,7 @@ int main(int argc, char **argv)
     log_set_level(LOG_ERROR);
     struct CMUnitTest tests[64];
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
-        tests[i] = (struct CMUnitTest){cases[i].name, run_case, NULL, NULL, (void *)cases[i].body};
+        tests[i] = (struct CMUnitTest){cases[i].name, run_case, NULL, NULL, (void *)&cases[i]};
     if (argc > 1) /* one test, by name */
         cmocka_set_test_filter(argv[1]);
     return _cmocka_run_group_tests("file", tests, ARRAY_SIZE(cases), NULL, NULL);
