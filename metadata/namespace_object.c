@@ -4,15 +4,16 @@
 #include "common/check.h"
 #include "common/err.h"
 #include "namespace.h"
+#include "namespace_from.h"
 
 /* Directories removed by one UNLINK: a key of 1024 bytes has at most 512 components. */
 #define PRUNE_MAX 512
 
 /* Fills the new inode from inline bytes or from the parts of uploads. */
-static int fill(struct tables *t, const Tarn__NewObject *o, struct inode *inode)
+static int fill(struct tables *t, const Tarn__NewObject *o, const struct ns_taken *taken, struct inode *inode)
 {
-    if (o->data.len > 0 && o->n_parts > 0)
-        return tables_fail(t, -E_INVAL, "an object has inline bytes or parts, not both");
+    if ((o->data.len > 0) + (o->n_parts > 0) + (o->n_from > 0) > 1)
+        return tables_fail(t, -E_INVAL, "an object has inline bytes, parts or files to take over, only one of these");
     if (o->data.len > MD_INLINE_MAX)
         return tables_fail(t, -E_INVAL, "at most %d bytes fit into an inode", MD_INLINE_MAX);
     if (o->etag.len > MD_ETAG_MAX)
@@ -25,7 +26,7 @@ static int fill(struct tables *t, const Tarn__NewObject *o, struct inode *inode)
     inode->size = o->data.len;
     if (o->data.len > 0)
         return inode_set_data(inode, o->data.data, o->data.len);
-    int err = 0;
+    int err = o->n_from > 0 ? ns_taken_attach(t, taken, inode) : 0;
     for (size_t i = 0; i < o->n_parts && err == 0; i++)
         err = chunk_upload_adopt(t, o->parts[i], inode);
     return err;
@@ -86,8 +87,11 @@ static int put_all(struct tables *t, const Tarn__NewObject *o, struct ns_walk *a
 int ns_object_commit(struct tables *t, const Tarn__NewObject *o, struct inode *ret)
 {
     _cleanup_(ns_walk_fini) struct ns_walk at = {0};
+    _cleanup_(ns_taken_fini) struct ns_taken taken = {0};
     struct ns_new spec = {.type = TARN__FILE_TYPE__FT_FILE, .mode = o->mode & 07777 ? (uint16_t)(o->mode & 07777) : 0644};
     int err = owner(t, o, &spec);
+    if (err == 0)
+        err = ns_take(t, o, &taken);
     if (err == 0)
         err = place(t, o, &at);
     if (err != 0)
@@ -101,7 +105,7 @@ int ns_object_commit(struct tables *t, const Tarn__NewObject *o, struct inode *r
     if (err == 0)
         err = ns_inode_make(t, &at.dir, &spec, &inode);
     if (err == 0)
-        err = fill(t, o, &inode);
+        err = fill(t, o, &taken, &inode);
     if (err == 0)
         err = put_all(t, o, &at, &inode);
     if (err != 0)

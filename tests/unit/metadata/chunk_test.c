@@ -274,6 +274,33 @@ static void an_upload_appears_as_a_whole(void **state)
     assert_int_equal(world_status(w)->chunks, 1);
 }
 
+static void an_object_takes_over_the_bytes_of_files(void **state)
+{
+    struct world *w = *state;
+    uint64_t one[] = {10}, two[] = {MIB64, 5};
+    assert_int_equal(commit(w, upload(w), "p/1", one, 1), 0);
+    assert_int_equal(commit(w, upload(w), "p/2", two, 2), 0);
+    Tarn__Where a = TARN__WHERE__INIT, b = TARN__WHERE__INIT, *from[] = {&a, &b};
+    a.path = "p/1";
+    b.path = "p/1";
+    Tarn__NewObject object = TARN__NEW_OBJECT__INIT;
+    object.path = "p/1"; /* takes the name of one of them */
+    object.from = from;
+    object.n_from = 2;
+    Tarn__ObjectCommit m = TARN__OBJECT_COMMIT__INIT;
+    m.object = &object;
+    assert_int_equal(world_apply(w, OP_OBJECT_COMMIT, &m.base, &m.ctx), -E_INVAL);
+    b.path = "p/2";
+    assert_int_equal(world_apply(w, OP_OBJECT_COMMIT, &m.base, &m.ctx), 0);
+    assert_int_equal(world_lookup(w, "/p/2", NULL), -E_NOENT);
+    Tarn__FileMapReply *reply = map(w, ino_of(w, "/p/1"));
+    assert_int_equal(reply->attr->size, MIB64 + 15);
+    assert_int_equal(reply->n_extents, 3);
+    assert_int_equal(reply->extents[2]->offset, MIB64 + 10);
+    do_all_tasks(w);
+    assert_int_equal(world_status(w)->chunks, 3);
+}
+
 static void the_end_of_a_session_cleans_up(void **state)
 {
     struct world *w = *state;
@@ -438,7 +465,8 @@ int main(void)
         T(writing_needs_an_open_file), T(writers_of_a_slot_share_its_chunk), T(the_last_writers_close_seals),
         T(a_sealed_chunk_is_written_through_a_clone), T(inline_bytes_move_into_a_chunk),
         T(a_failed_member_leaves_under_a_new_generation), T(truncation_gives_chunks_back),
-        T(an_upload_appears_as_a_whole), T(the_end_of_a_session_cleans_up), T(a_member_that_differs_is_copied_again),
+        T(an_upload_appears_as_a_whole), T(an_object_takes_over_the_bytes_of_files), T(the_end_of_a_session_cleans_up),
+        T(a_member_that_differs_is_copied_again),
         T(a_dead_nodes_chunks_are_copied_after_half_a_minute),
         T(an_inventory_finds_what_is_missing_and_what_is_too_much), T(the_last_copy_is_never_given_up),
         T(big_files_go_in_steps), T(appends_take_their_range_alone)};
