@@ -145,7 +145,7 @@ static void carry(struct volume *v, struct chunk *c, const struct record *record
         log_error("chunk %llx: cannot carry a journaled write to its file: %s", (unsigned long long)c->id,
                   err_sentence(err));
     if (err != 0)
-        c->broken = -E_IO;
+        c->broken = err == -E_CANCELED ? err : -E_IO;
 }
 
 /* The first `n` pieces travel in the record, with zeros for a gap in front of the first. */
@@ -184,7 +184,7 @@ static int commit_write(struct volume *v, struct chunk *c, struct record *record
         if (c->broken == 0)
             journal_applied(v->journal, record);
         else
-            journal_fail(v->journal, -E_IO); /* its segment must stay for the next start */
+            journal_fail(v->journal, c->broken); /* its segment must stay for the next start */
     }
     if (err == 0 && when == DURABLE_REPLY)
         err = journal_commit(v->journal, record->lsn, true);

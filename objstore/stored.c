@@ -97,7 +97,7 @@ static void prepare(struct process *p, struct arguments *a)
     if (err != 0) {
         cli_complain("cannot use the directory %s: %s", a->dir,
                      err == -E_BUSY ? "another tarn-stored runs on it" : err_sentence(err));
-        exit(cli_exit_for(err));
+        exit(err == -E_NOSPC ? CLI_NO_SPACE : CLI_FAILED);
     }
     if (a->host == NULL && gethostname(p->host, sizeof p->host - 1) == 0)
         a->host = p->host;

@@ -380,6 +380,35 @@ static void want_checkpoint(void *arg)
     fiber_queue_wake_one(&v->checkpoint_work);
 }
 
+static void sync_run(void *arg)
+{
+    struct volume *v = arg;
+    int err = 0;
+    while (!v->closing && (err == 0 || err == -E_TIMEOUT)) {
+        err = fiber_queue_wait(&v->sync_work, VOLUME_SYNC_MS);
+        if (err == -E_TIMEOUT)
+            err = journal_sync(v->journal);
+    }
+    fiber_group_done(&v->fibers);
+}
+
+static int start_fiber(struct volume *v, const char *name, fiber_fn fn)
+{
+    fiber_group_add(&v->fibers);
+    int err = fiber_spawn(v->io, name, fn, v);
+    if (err != 0)
+        fiber_group_done(&v->fibers);
+    return err;
+}
+
+static void stop_fibers(struct volume *v)
+{
+    v->closing = true;
+    fiber_queue_wake_all(&v->checkpoint_work);
+    fiber_queue_wake_all(&v->sync_work);
+    fiber_group_wait(&v->fibers);
+}
+
 static const char *open_failure(int err)
 {
     switch (err) {
@@ -425,14 +454,13 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
     index_init(&v->index, volume_file_forget, v);
     buffers_init(&v->buffers);
     int err = strlen(options->dir) < sizeof v->dir ? load(v, options) : -E_NAMETOOLONG;
-    if (err == 0) {
-        fiber_group_add(&v->fibers);
-        err = fiber_spawn(io, "checkpoint", volume_checkpoint_run, v);
-        if (err != 0)
-            fiber_group_done(&v->fibers);
-    }
+    if (err == 0)
+        err = start_fiber(v, "checkpoint", volume_checkpoint_run);
+    if (err == 0)
+        err = start_fiber(v, "sync", sync_run);
     if (err != 0) {
         *ret_why = open_failure(err);
+        stop_fibers(v);
         if (v->journal != NULL)
             journal_close(v->journal);
         index_fini(&v->index);
@@ -446,9 +474,7 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
 
 void volume_close(struct volume *v)
 {
-    v->closing = true;
-    fiber_queue_wake_all(&v->checkpoint_work);
-    fiber_group_wait(&v->fibers);
+    stop_fibers(v);
     int err = v->journal->failed == 0 && index_is_dirty(&v->index) ? volume_checkpoint(v) : 0;
     if (err != 0 && err != -E_CANCELED)
         log_warn("no last checkpoint of %s: %s; the next start replays the journal", v->dir, err_sentence(err));

@@ -21,6 +21,9 @@
 /* A checkpoint is taken when the changed entries take this much memory to write down. */
 #define VOLUME_DIRTY_BYTES_MAX MIB(32)
 #define VOLUME_SHARDS 256
+/* What nobody asked to be synced is synced anyway after this time: it bounds both what a loss of power
+ * takes and what the next start has to read again. */
+#define VOLUME_SYNC_MS 1000
 
 struct volume_options {
     const char *dir;        /* made when its parent exists */
@@ -52,7 +55,7 @@ struct volume {
     uint64_t oldest_number; /* of the oldest that still matters */
     uint64_t index_bytes;   /* of all index segments since the last full one */
     bool want_checkpoint, closing;
-    struct fiber_queue checkpoint_work;
+    struct fiber_queue checkpoint_work, sync_work;
     struct fiber_group fibers;
     /* space, looked at again after a while */
     uint64_t total, free, space_at_ms;
