@@ -28,6 +28,7 @@ struct agent {
     struct rpc_client *rpc;    /* to the allocator; replaced when the role moves */
     bool linked;               /* it has answered our hello on the present connection */
     struct fiber_queue link_changed;
+    bool refusal_told;
     uint32_t beat_ms;
     int exit_code;
 };
@@ -136,6 +137,14 @@ static uint64_t machine_memory(void)
     return sysinfo(&info) == 0 ? (uint64_t)info.totalram * info.mem_unit : 0;
 }
 
+/* The allocator does not take us yet: said once until it does. */
+static void tell_refusal(struct agent *agent, int err, const char *detail)
+{
+    if (!agent->refusal_told && detail[0] != '\0')
+        log_warn("the allocator does not take this agent: %s (%s); trying again", detail, err_sentence(err));
+    agent->refusal_told |= detail[0] != '\0';
+}
+
 static int hello(struct agent *agent)
 {
     Tarn__AgentHello request = TARN__AGENT_HELLO__INIT;
@@ -151,6 +160,9 @@ static int hello(struct agent *agent)
     if (err == 0) {
         uint32_t beat_ms = ((Tarn__AgentHelloReply *)call.reply)->beat_ms;
         agent->beat_ms = beat_ms != 0 ? beat_ms : BEAT_DEFAULT_MS;
+        agent->refusal_told = false;
+    } else {
+        tell_refusal(agent, err, call.detail);
     }
     rpc_call_fini(&call);
     return err;
@@ -230,23 +242,6 @@ static int deliver(void *arg, const Tarn__TaskReport *report)
 
 /* ---- process */
 
-static int check_node(struct agent *agent)
-{
-    Tarn__NodeList request = TARN__NODE_LIST__INIT;
-    Tarn__NodeListReply *reply = NULL;
-    int err = meta_call(agent->host.meta, OP_NODE_LIST, &request.base, &request.ctx, &meta_root,
-                        &tarn__node_list_reply__descriptor, &reply, NULL);
-    if (err != 0)
-        return err;
-    bool known = false;
-    for (size_t i = 0; i < reply->n_nodes; i++)
-        known |= reply->nodes[i]->id == agent->node;
-    tarn__node_list_reply__free_unpacked(reply, NULL);
-    if (!known)
-        log_warn("node %u is not a storage node of the cluster (yet): none of its inputs will be local", agent->node);
-    return 0;
-}
-
 static void main_fiber(void *arg)
 {
     struct agent *agent = arg;
@@ -254,8 +249,6 @@ static void main_fiber(void *arg)
     int err = meta_connect(agent->io, &agent->config, &options, &agent->host.meta);
     if (err == 0)
         err = stores_create(agent->io, &agent->config, agent->host.meta, &agent->host.stores);
-    if (err == 0)
-        err = check_node(agent);
     if (err == 0) {
         agent->host.stage.meta = agent->host.meta;
         agent->host.stage.stores = agent->host.stores;

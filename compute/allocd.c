@@ -231,6 +231,7 @@ static uint32_t rack_number(const char *rack)
     return hash;
 }
 
+/* -E_NOENT: the node has not joined (yet). */
 static int find_rack(struct allocd *allocd, uint32_t node, uint32_t *ret)
 {
     Tarn__NodeList request = TARN__NODE_LIST__INIT;
@@ -239,12 +240,15 @@ static int find_rack(struct allocd *allocd, uint32_t node, uint32_t *ret)
                         &tarn__node_list_reply__descriptor, &reply, NULL);
     if (err != 0)
         return err;
-    *ret = 0;
-    for (size_t i = 0; i < reply->n_nodes; i++)
-        if (reply->nodes[i]->id == node)
-            *ret = rack_number(reply->nodes[i]->rack);
+    err = -E_NOENT;
+    for (size_t i = 0; i < reply->n_nodes; i++) {
+        if (reply->nodes[i]->id != node)
+            continue;
+        *ret = rack_number(reply->nodes[i]->rack);
+        err = 0;
+    }
     tarn__node_list_reply__free_unpacked(reply, NULL);
-    return 0;
+    return err;
 }
 
 static int handle_hello(void *ctx, struct rpc_request *request, const void *message)
@@ -257,6 +261,8 @@ static int handle_hello(void *ctx, struct rpc_request *request, const void *mess
     if (hello->node == 0 || hello->slots == 0 || hello->slots > 4096)
         return rpc_reply_error(request, -E_INVAL, NULL, "an agent has a node and 1 to 4096 slots");
     int err = find_rack(allocd, hello->node, &rack);
+    if (err == -E_NOENT) /* inputs of a node without a store would never be local */
+        return rpc_reply_error(request, -E_UNAVAIL, NULL, "the cluster has no storage node of that number");
     if (err != 0)
         return err;
     struct agent *agent = allocd->active ? allocd_agent(allocd, hello->node) : NULL;
