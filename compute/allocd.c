@@ -6,8 +6,11 @@
 #include "common/err.h"
 #include "common/log.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/signalfd.h>
 
 #define ROLE "allocator"
 #define ROLE_TRY_MS 300     /* a standby looks that often whether the role is free */
@@ -17,6 +20,7 @@
 #define LATE_PUSH_MS 3000   /* a task told so long ago must be in the agent's list */
 #define JOBS_PAGE 200
 #define RETRY_MS 300
+#define GOODBYE_MS 3000     /* to end the session in order */
 
 /* ---- the queue of tasks to start */
 
@@ -571,7 +575,7 @@ static int claim_role(struct allocd *allocd)
 
 static void keep_role(struct allocd *allocd)
 {
-    while (allocd->active && io_sleep_ms(allocd->io, ROLE_CHECK_MS) == 0) {
+    while (allocd->active && fiber_queue_wait(&allocd->quitting, ROLE_CHECK_MS) == -E_TIMEOUT) {
         Tarn__RoleReply *reply = NULL;
         if (ask_role(allocd, false, &reply) != 0)
             continue; /* not reachable: the session's expiry decides */
@@ -608,7 +612,7 @@ static void serve(struct allocd *allocd)
 static void role_fiber(struct allocd *allocd)
 {
     bool told = false;
-    while (!io_stopping(allocd->io)) {
+    while (!allocd->quit) {
         int r = claim_role(allocd);
         if (r == 1) {
             serve(allocd);
@@ -618,12 +622,38 @@ static void role_fiber(struct allocd *allocd)
         if (r == 0 && !told)
             log_info("standing by: another allocator is active");
         told = true;
-        if (io_sleep_ms(allocd->io, ROLE_TRY_MS) != 0)
+        if (fiber_queue_wait(&allocd->quitting, ROLE_TRY_MS) != -E_TIMEOUT)
             return;
     }
 }
 
 /* ---- process */
+
+/* SIGTERM and SIGINT: the session is ended before the loop stops, so that a standby need not wait for its
+ * expiry. When the metadata service does not answer, we end all the same. */
+static void signal_fiber(void *arg)
+{
+    struct allocd *allocd = arg;
+    if (io_poll(allocd->io, allocd->signal_fd, POLLIN, 0) < 0)
+        return;
+    allocd->quit = true;
+    allocd_resign(allocd, "stopping");
+    fiber_queue_wake_all(&allocd->quitting);
+    if (io_sleep_ms(allocd->io, GOODBYE_MS) == 0)
+        io_stop(allocd->io);
+}
+
+/* Before the first thread: they inherit the mask. */
+static int open_signals(void)
+{
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    sigprocmask(SIG_BLOCK, &signals, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+}
 
 static void run_server(struct allocd *allocd, struct io_listener *listener)
 {
@@ -676,7 +706,6 @@ static void main_fiber(void *arg)
 int main(int argc, char **argv)
 {
     static struct allocd allocd;
-    static const int signals[] = {SIGTERM, SIGINT, 0};
     struct start start = {.allocd = &allocd, .listen = "tcp:127.0.0.1:0"};
     const char *config_path = NULL, *why = "";
     const struct cli_option options[] = {
@@ -698,10 +727,10 @@ int main(int argc, char **argv)
     }
     snprintf(allocd.config.auth.name, sizeof allocd.config.auth.name, "allocd");
     list_init(&allocd.starting);
-    signal(SIGPIPE, SIG_IGN);
-    err = io_uring_create(NULL, &allocd.io);
+    allocd.signal_fd = open_signals();
+    err = allocd.signal_fd >= 0 ? io_uring_create(NULL, &allocd.io) : err_from_errno(errno);
     if (err == 0)
-        err = io_stop_on_signals(allocd.io, signals);
+        err = fiber_spawn(allocd.io, "signals", signal_fiber, &allocd);
     if (err == 0)
         err = fiber_spawn(allocd.io, "allocd", main_fiber, &start);
     if (err == 0)

@@ -75,6 +75,8 @@ struct allocd {
     struct config config;
     struct meta *meta;
     char address[64];
+    bool quit;            /* a signal asked us to end */
+    struct fiber_queue quitting;
     bool active;          /* holds the role and has read what there is */
     bool synced;          /* every live job has a run */
     uint64_t role_epoch;
@@ -85,6 +87,7 @@ struct allocd {
     uint64_t armed_us;    /* when the tick fiber wakes by itself */
     struct fiber_group fibers, run_fibers;
     bool jobs_dirty;
+    int signal_fd;
     int exit_code;
 };
 
