@@ -80,7 +80,7 @@ static int complain(const struct metad *metad, int err)
         cli_complain("cannot serve on %s with the directory %s: %s", metad->listen, metad->dir,
                      err_sentence(err));
     }
-    return cli_exit_for(err);
+    return err == -E_ADDRINUSE ? CLI_IN_USE : err == -E_NOSPC ? CLI_NO_SPACE : CLI_FAILED;
 }
 
 static int options_check(struct metad *metad, const char *config_path)

@@ -334,25 +334,57 @@ static int receive(struct replica *replica, const Tarn__RaftMessage *in, struct 
     return step(replica, &event, update);
 }
 
-/* One AppendEntries with the entries [from, to) of the message. */
+/* What is left of an AppendEntries. */
+struct append {
+    uint64_t prev_index, prev_term;
+    struct raft_entry *entries;
+    unsigned n;
+};
+
+static void append_skip(struct append *append, unsigned n)
+{
+    if (n == 0)
+        return;
+    append->prev_index += n;
+    append->prev_term = append->entries[n - 1].term;
+    append->entries += n;
+    append->n -= n;
+}
+
+/* R8. What is committed here is the same at every later leader, so its part of the message is skipped. */
+static void skip_committed(struct replica *replica, struct append *append)
+{
+    uint64_t commit = raft_commit_index(&replica->core->raft);
+    uint64_t term = commit == replica->snapshot.index ? replica->snapshot.term
+                                                      : wal_term_of(replica->wal, commit);
+    bool known = append->prev_index >= wal_first(replica->wal) ||
+                 append->prev_index == replica->snapshot.index || wal_first(replica->wal) == 1;
+    if (known || append->prev_index >= commit || term == 0)
+        return;
+    append_skip(append, (unsigned)MIN(commit - append->prev_index, (uint64_t)append->n));
+    append->prev_index = commit;
+    append->prev_term = term;
+}
+
+/* One AppendEntries with the first `n` entries of what is left. */
 static int receive_entries(struct replica *replica, const Tarn__RaftMessage *in,
-                           struct raft_entry *entries, unsigned from, unsigned to)
+                           const struct append *append, unsigned n)
 {
     struct raft_message message = {
         .append_entries = {.version = (unsigned char)in->version,
                            .term = in->term,
-                           .prev_log_index = in->prev_index + from,
-                           .prev_log_term = from == 0 ? in->prev_term : entries[from - 1].term,
+                           .prev_log_index = append->prev_index,
+                           .prev_log_term = append->prev_term,
                            .leader_commit = in->commit,
-                           .entries = entries + from,
-                           .n_entries = to - from}};
+                           .entries = append->entries,
+                           .n_entries = n}};
     void *batch = NULL;
-    if (to > from) {
+    if (n > 0) {
         batch = raft_malloc(1);
         if (batch == NULL)
             return -E_NOMEM;
-        for (unsigned i = from; i < to; i++)
-            entries[i].batch = batch;
+        for (unsigned i = 0; i < n; i++)
+            append->entries[i].batch = batch;
     }
     struct raft_update update;
     int err = receive(replica, in, &message, &update);
@@ -404,14 +436,18 @@ static int receive_append(struct replica *replica, const Tarn__RaftMessage *in,
     replica->heard_term = in->term;
     replica->heard_from = in->from;
     replica->heard_stamp = MAX(replica->heard_stamp, in->lease_stamp);
-    unsigned from = 0;
+    struct append append = {.prev_index = in->prev_index,
+                            .prev_term = in->prev_term,
+                            .entries = entries,
+                            .n = (unsigned)in->n_entries};
+    skip_committed(replica, &append);
     do { /* R4 */
-        unsigned to = from + 1;
-        while (to < in->n_entries && entries[to].type != RAFT_CHANGE)
-            to++;
-        err = receive_entries(replica, in, entries, from, MIN(to, (unsigned)in->n_entries));
-        from = to;
-    } while (err == 0 && from < in->n_entries);
+        unsigned n = append.n > 0 ? 1 : 0;
+        while (n < append.n && append.entries[n].type != RAFT_CHANGE)
+            n++;
+        err = receive_entries(replica, in, &append, n);
+        append_skip(&append, n);
+    } while (err == 0 && append.n > 0);
     return err;
 }
 

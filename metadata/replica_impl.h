@@ -5,14 +5,17 @@
  *   replica_apply.c     proposals, the state machine, linearizable reads
  *   replica_snapshot.c  taking snapshots, pulling and installing those of others
  *
- * Rules of raft_step() that this driver keeps (R1-R7, each was a bug in somebody's driver):
+ * Rules of raft_step() that this driver keeps (R1-R8, each was a bug in somebody's driver):
  *   R1 report as persisted only what is still in the log as written, and only beyond last_stored;
  *   R2 while a snapshot is being installed report no persisted entries and apply nothing;
  *   R3 take a snapshot only at or below last_stored, with no uncommitted configuration;
  *   R4 a configuration entry begins its own AppendEntries when it is received;
  *   R5 the limit of entries in flight is raised from its default of 32;
  *   R6 entries: raft frees the `batch` of a received message unless the update carries entries;
- *   R7 one ordered connection per peer; a message of an older connection is dropped.
+ *   R7 one ordered connection per peer; a message of an older connection is dropped;
+ *   R8 libraft refuses entries that begin before the first one it still has, though they are committed
+ *      here: when answers were lost and this replica compacted its log meanwhile, the leader would
+ *      send snapshots for ever. (And entries from index 1 on it would append a second time.)
  * And ours: applied <= last_stored <= what is on disk, so the tables never run ahead of the log. */
 #ifndef TARN_METADATA_REPLICA_IMPL_H
 #define TARN_METADATA_REPLICA_IMPL_H

@@ -151,9 +151,11 @@ static void peer_fiber(void *arg)
         if (err == -E_CANCELED)
             break;
         bool reachable = err == 0 || err == -E_NOENT; /* not there any more: only our own log */
-        if (reachable != peer->reachable)
-            log_info("replica %u %s replica %u: %s", transport->options.self,
-                     reachable ? "reaches" : "cannot reach", peer->id, err_sentence(err));
+        if (reachable && !peer->reachable)
+            log_info("replica %u reaches replica %u", transport->options.self, peer->id);
+        else if (!reachable && peer->reachable)
+            log_info("replica %u cannot reach replica %u: %s", transport->options.self, peer->id,
+                     err_sentence(err));
         peer->reachable = reachable;
         /* What waits behind a lost message would only be refused or be out of date. */
         if (err != 0)
