@@ -91,8 +91,8 @@ static void do_all_tasks(struct world *w)
 /* A sealed file of 100 bytes with one chunk on three nodes; its id. */
 static uint64_t sealed_file(struct world *w, uint64_t ino)
 {
-    uint64_t handle, chunk;
-    Tarn__ChunkReply *reply;
+    uint64_t handle = 0, chunk;
+    Tarn__ChunkReply *reply = NULL;
     assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
     assert_int_equal(chunk_write(w, ino, 0, &reply), 0);
     chunk = reply->extent->chunk;
@@ -105,15 +105,15 @@ static uint64_t sealed_file(struct world *w, uint64_t ino)
 static void writing_needs_an_open_file(void **state)
 {
     struct world *w = *state;
-    Tarn__ChunkReply *reply;
+    Tarn__ChunkReply *reply = NULL;
     assert_int_equal(chunk_write(w, ino_of(w, "/f"), 0, &reply), -E_BADF);
 }
 
 static void writers_of_a_slot_share_its_chunk(void **state)
 {
     struct world *w = *state;
-    uint64_t handle, ino = ino_of(w, "/f");
-    Tarn__ChunkReply *reply;
+    uint64_t handle = 0, ino = ino_of(w, "/f");
+    Tarn__ChunkReply *reply = NULL;
     assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
     assert_int_equal(chunk_write(w, ino, MIB64 + 5, &reply), 0);
     uint64_t chunk = reply->extent->chunk;
@@ -141,9 +141,9 @@ static void the_last_writers_close_seals(void **state)
 static void a_sealed_chunk_is_written_through_a_clone(void **state)
 {
     struct world *w = *state;
-    uint64_t handle, ino = ino_of(w, "/f");
+    uint64_t handle = 0, ino = ino_of(w, "/f");
     uint64_t old = sealed_file(w, ino);
-    Tarn__ChunkReply *reply;
+    Tarn__ChunkReply *reply = NULL;
     assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
     assert_int_equal(chunk_write(w, ino, 10, &reply), 0);
     assert_int_equal(reply->extent->clone_of, old);
@@ -164,8 +164,8 @@ static void a_sealed_chunk_is_written_through_a_clone(void **state)
 static void inline_bytes_move_into_a_chunk(void **state)
 {
     struct world *w = *state;
-    uint64_t handle;
-    Tarn__ChunkReply *reply;
+    uint64_t handle = 0;
+    Tarn__ChunkReply *reply = NULL;
     assert_int_equal(world_object(w, "/", "o", "hello"), 0);
     uint64_t ino = ino_of(w, "/o");
     assert_int_equal(world_open(w, "/o", O_WRONLY, &handle), 0);
@@ -190,8 +190,8 @@ static int failed(struct world *w, uint64_t chunk, uint64_t generation, uint32_t
 static void a_failed_member_leaves_under_a_new_generation(void **state)
 {
     struct world *w = *state;
-    uint64_t handle, ino = ino_of(w, "/f");
-    Tarn__ChunkReply *reply;
+    uint64_t handle = 0, ino = ino_of(w, "/f");
+    Tarn__ChunkReply *reply = NULL;
     assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
     assert_int_equal(chunk_write(w, ino, 0, &reply), 0);
     uint64_t chunk = reply->extent->chunk;
@@ -212,8 +212,8 @@ static void a_failed_member_leaves_under_a_new_generation(void **state)
 static void truncation_gives_chunks_back(void **state)
 {
     struct world *w = *state;
-    uint64_t handle, ino = ino_of(w, "/f");
-    Tarn__ChunkReply *reply;
+    uint64_t handle = 0, ino = ino_of(w, "/f");
+    Tarn__ChunkReply *reply = NULL;
     assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
     for (unsigned i = 0; i < 3; i++)
         assert_int_equal(chunk_write(w, ino, i * MIB64, &reply), 0);
@@ -304,8 +304,8 @@ static void an_object_takes_over_the_bytes_of_files(void **state)
 static void the_end_of_a_session_cleans_up(void **state)
 {
     struct world *w = *state;
-    uint64_t handle, ino = ino_of(w, "/f"), mine = w->session;
-    Tarn__ChunkReply *reply;
+    uint64_t handle = 0, ino = ino_of(w, "/f"), mine = w->session;
+    Tarn__ChunkReply *reply = NULL;
     (void)upload(w);
     assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
     assert_int_equal(chunk_write(w, ino, 0, &reply), 0);
@@ -326,8 +326,8 @@ static void the_end_of_a_session_cleans_up(void **state)
 static void a_member_that_differs_is_copied_again(void **state)
 {
     struct world *w = *state;
-    uint64_t handle, ino = ino_of(w, "/f");
-    Tarn__ChunkReply *reply;
+    uint64_t handle = 0, ino = ino_of(w, "/f");
+    Tarn__ChunkReply *reply = NULL;
     assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
     assert_int_equal(chunk_write(w, ino, 0, &reply), 0);
     uint32_t odd = reply->extent->replicas[1]->disk;
@@ -425,8 +425,8 @@ static void the_last_copy_is_never_given_up(void **state)
 static void big_files_go_in_steps(void **state)
 {
     struct world *w = *state;
-    uint64_t handle, ino = ino_of(w, "/f");
-    Tarn__ChunkReply *reply;
+    uint64_t handle = 0, ino = ino_of(w, "/f");
+    Tarn__ChunkReply *reply = NULL;
     assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
     for (unsigned i = 0; i < 300; i++)
         assert_int_equal(chunk_write(w, ino, i * MIB64, &reply), 0);

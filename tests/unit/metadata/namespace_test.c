@@ -155,7 +155,7 @@ static void link_counts_follow_names(void **state)
 static void an_open_file_outlives_its_name(void **state)
 {
     struct world *w = *state;
-    uint64_t handle;
+    uint64_t handle = 0;
     assert_int_equal(world_make(w, FILE_, "/", "f", 0644), 0);
     assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
     assert_int_equal(world_unlink(w, "/", "f", false), 0);
