@@ -10,24 +10,30 @@ struct run {
     char prefix[KEY_PATH_MAX];
     bool flat;    /* group here, by keys, instead of letting the service group by paths */
     bool escaped; /* some key is not its path: the page may be out of order */
+    bool seek;
     bool restart; /* a group cannot be told from its path: start this page again, flat */
 };
 
 int listing_start_after(struct listing_query *query, const char *key)
 {
-    size_t n = strlen(key), d = strlen(query->delimiter);
-    bool group = d > 0 && n > d && strcmp(key + n - d, query->delimiter) == 0 &&
-                 strncmp(key, query->prefix, strlen(query->prefix)) == 0;
+    size_t n = strlen(key), d = strlen(query->delimiter), prefix = strlen(query->prefix);
     char path[KEY_PATH_MAX];
+    /* A group ends with the first delimiter behind the prefix. */
+    bool group = d > 0 && n >= prefix + d && strncmp(key, query->prefix, prefix) == 0 &&
+                 strstr(key + prefix, query->delimiter) == key + n - d;
 
     query->after[0] = query->group[0] = 0;
+    query->seek = false;
     if (n == 0)
         return 0;
     if (n > KEY_MAX)
         return -E_NAMETOOLONG;
     if (group)
         strcpy(query->group, key);
-    /* The service takes a group's path (with its slash) as "behind the whole group". */
+    /* The service takes a group's path (with its slash) as "behind the whole group". A group that ends in what may or may
+     * not be spelled with an escape has no path of its own. */
+    const char *last = strrchr(key, '/') == NULL ? key : strrchr(key, '/') + 1;
+    query->seek = group && (*last == '%' || strcmp(last, ".") == 0 || strcmp(last, "..") == 0);
     int r = group ? key_prefix_to_path(key, path) : key_to_path(key, path);
     if (r == 0)
         strcpy(query->after, path);
@@ -95,6 +101,9 @@ static int take_object(struct run *run, const Tarn__ListedObject *object)
     read_key(run, object, path, key);
     if (key[0] == 0 || strlen(key) > KEY_MAX + 1 || strncmp(key, query->prefix, prefix) != 0)
         return 0;
+    if (run->seek && strncmp(key, query->group, strlen(query->group)) != 0)
+        return 0;
+    run->seek = false;
     if (!object->common_prefix && query->delimiter[0] != 0) {
         char *end = strstr(key + prefix, query->delimiter);
         if (end != NULL) {
@@ -127,6 +136,7 @@ static void reset(struct run *run)
     strcpy(run->out->after, run->query->after);
     strcpy(run->out->group, run->query->group);
     run->restart = run->escaped = false;
+    run->seek = run->query->seek;
 }
 
 /* Pages are asked for with exactly the room that is left, so that none is cut in the middle. */
@@ -155,6 +165,11 @@ static int fill(struct run *run, listing_fetch_fn fetch, void *arg)
         if (run->restart) {
             reset(run);
             run->flat = true;
+            more = true;
+        } else if (run->seek && !more) {
+            /* The group has gone meanwhile: rather tell keys twice than none. */
+            reset(run);
+            run->seek = false;
             more = true;
         }
     }

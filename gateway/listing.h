@@ -17,6 +17,7 @@ struct listing_query {
     bool sorted;                    /* order the page by key (positions are opaque to the client then) */
     char after[LISTING_POSITION_MAX];
     char group[KEY_MAX + 2];        /* the common prefix given out last: not again */
+    bool seek;                      /* `after` is before the group: pass over everything up to its first key */
 };
 struct listing_item {
     char *key;

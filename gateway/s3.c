@@ -105,7 +105,7 @@ static void reply_error(struct s3_call *call, int err)
 
     if (call->http->status != 0)
         return; /* a response was begun: the connection ends in the middle of it, that is all one can say */
-    if (status >= 500)
+    if (status >= 500 && status != 501)
         log_warn("s3: %s /%s/%s failed with %s (request %s)", call->op, call->bucket, call->key, err_name(err),
                  call->request_id);
     http_reply_reset(call->http);

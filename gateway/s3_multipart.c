@@ -427,8 +427,10 @@ static void completion_fini(struct completion *completion)
     free(completion->parts);
 }
 
-static int check_parts(struct s3_call *call, const struct completion *completion, const struct parts *there)
+static int check_parts(struct s3_call *call, const struct completion *completion, const struct parts *there,
+                       uint64_t *ret_size)
 {
+    *ret_size = 0;
     for (size_t i = 0; i < completion->count; i++) {
         const struct part *part = find_part(there, completion->parts[i].number);
         if (part == NULL || memcmp(part->md5, completion->parts[i].md5, 16) != 0)
@@ -437,6 +439,8 @@ static int check_parts(struct s3_call *call, const struct completion *completion
         if (part->size < PART_BYTES_MIN && i + 1 < completion->count)
             return s3_fail(&call->fault, S3_ENTITY_TOO_SMALL, "Part %u has %llu bytes; all but the last need 5 MiB",
                            part->number, (unsigned long long)part->size);
+        if (add_overflows(*ret_size, part->size, ret_size))
+            return s3_fail(&call->fault, S3_ENTITY_TOO_LARGE, NULL);
     }
     return 0;
 }
@@ -458,7 +462,7 @@ static int completion_etag(const struct completion *completion, uint8_t out[S3_M
 
 /* One change: the object appears with the parts' bytes, the parts go. */
 static int commit(struct s3_call *call, const struct completion *completion, const Tarn__GetXattrReply *upload,
-                  uint8_t etag[S3_MULTIPART_ETAG_BYTES])
+                  uint64_t size, uint8_t etag[S3_MULTIPART_ETAG_BYTES])
 {
     _cleanup_(s3_attrs_fini) struct s3_attrs attrs = {0};
     _cleanup_free_ Tarn__Where *wheres = calloc(completion->count, sizeof wheres[0]);
@@ -487,7 +491,14 @@ static int commit(struct s3_call *call, const struct completion *completion, con
     object.n_xattrs = attrs.count;
     object.from = from;
     object.n_from = completion->count;
-    return tree_commit(&call->tree, &object, NULL);
+    Tarn__Entry *made;
+    r = tree_commit(&call->tree, &object, &made);
+    if (r < 0)
+        return r;
+    /* A part that was uploaded again meanwhile: what is there now is whole, but not what was asked for. */
+    bool whole = made->attr != NULL && made->attr->size == size;
+    tarn__entry__free_unpacked(made, NULL);
+    return whole ? 0 : s3_fail(&call->fault, S3_INVALID_PART, "A part was replaced while the upload was completed");
 }
 
 /* An answer that got lost is asked for again: the upload is gone, and its object is there. */
@@ -544,12 +555,13 @@ static int complete(struct s3_call *call, const struct completion *completion, c
                     uint8_t etag[S3_MULTIPART_ETAG_BYTES])
 {
     _cleanup_(parts_fini) struct parts there = {0};
+    uint64_t size;
 
     int r = load_parts(call, &there);
     if (r == 0)
-        r = check_parts(call, completion, &there);
+        r = check_parts(call, completion, &there, &size);
     if (r == 0)
-        r = commit(call, completion, upload, etag);
+        r = commit(call, completion, upload, size, etag);
     if (r < 0)
         return r == -E_NOENT ? s3_not_found(call, r, call->bucket_path) : r;
     keep_unused(&there, completion);
