@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define FAILURES_SHOWN 5
-#define TAIL_BYTES 2048 /* of a failed task's standard error */
+#define TAIL_BYTES 1024 /* of a failed task's standard error */
 
 /* ---- receipts */
 
@@ -131,8 +131,13 @@ static void print_tail(const struct tail *tail)
 {
     uint64_t from = tail->total > TAIL_BYTES ? tail->total - TAIL_BYTES : 0;
     bool line_start = true;
-    if (from != 0)
+    if (from != 0) { /* begin with a whole line when there is one */
+        uint64_t at = from;
+        while (at < tail->total && tail->bytes[at % TAIL_BYTES] != '\n')
+            at++;
+        from = at + 1 < tail->total ? at + 1 : from;
         fputs("    | ...\n", stderr);
+    }
     for (uint64_t i = from; i < tail->total; i++) {
         char c = tail->bytes[i % TAIL_BYTES];
         if (line_start)
