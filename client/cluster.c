@@ -117,7 +117,7 @@ static int write_config(const struct cluster *cluster, unsigned node)
     struct text text;
     if (text_open(&text) != 0)
         return -E_NOMEM;
-    fprintf(text.file, "# Written by tarn cluster up.\ncluster_id = %016llx\nkey = %s\nmeta =",
+    fprintf(text.file, "# Written by tarn cluster up.\ncluster_id = 0x%016llx\nkey = %s\nmeta =",
             (unsigned long long)cluster->cluster_id, cluster->key);
     for (unsigned i = 0; i < cluster->meta; i++)
         fprintf(text.file, " tcp:127.0.0.1:%u", cluster->meta_port[i]);
