@@ -28,14 +28,16 @@ static int session_put(struct tables *t, const struct session *session)
     return tables_put(t, &key, &w);
 }
 
-/* Everything up to `acked` has arrived at the client. */
+/* Everything up to `acked` has arrived at the client. One change adds one reply and drops up to 8, so
+ * what is left over goes with the next ones. */
+#define DROP_AT_ONCE 8
 static int drop_acked(struct tables *t, struct session *session, uint64_t acked)
 {
     if (acked <= session->acked)
         return 0;
     struct key prefix = key_1(TABLE_KEPT, session->id);
     _cleanup_(rows_fini) struct rows rows = {0};
-    int err = session->kept == 0 ? 0 : tables_rows(t, &prefix, &prefix, SESSION_KEPT_MAX, &rows);
+    int err = session->kept == 0 ? 0 : tables_rows(t, &prefix, &prefix, DROP_AT_ONCE, &rows);
     for (size_t i = 0; i < rows.count && err == 0; i++) {
         if (key_number(&rows.rows[i].key, 1) > acked)
             break;
