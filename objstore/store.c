@@ -35,10 +35,7 @@ static int listen_on(struct store *s, const char *address, struct rpc_server **s
     if (err != 0)
         return err;
     copy_text(out, size, io_listener_address(listener));
-    err = rpc_server_start(s->io, listener, s->auth, &s->service, server);
-    if (err != 0)
-        io_listener_close(listener);
-    return err;
+    return rpc_server_start(s->io, listener, s->auth, &s->service, server);
 }
 
 static void store_free(struct store *s)
