@@ -100,9 +100,12 @@ int chunk_save(struct tables *t, struct chunk *chunk)
     return tables_put(t, &key, &w);
 }
 
-int chunk_task_add(struct tables *t, uint32_t node, Tarn__ChunkTask__Kind kind, const struct chunk *chunk)
+int chunk_task_add(struct tables *t, uint32_t node, Tarn__ChunkTask__Kind kind,
+                   const struct chunk *chunk)
 {
-    struct store_task task = {.kind = (uint8_t)kind, .chunk = chunk->id, .generation = chunk->generation,
+    struct store_task task = {.kind = (uint8_t)kind,
+                              .chunk = chunk->id,
+                              .generation = chunk->generation,
                               .length = chunk->length};
     struct state *s = tables_state(t);
     struct key key = key_2(TABLE_TASK, node, s->next_task++);
@@ -131,9 +134,13 @@ int chunk_make(struct tables *t, unsigned want, uint32_t writer, struct chunk *r
     if (n == 0 && cluster_up(&cluster) == 0)
         return tables_fail(t, -E_UNAVAIL, "none of %zu storage nodes is up", cluster.count);
     if (n == 0)
-        return tables_fail(t, -E_NOSPC, "none of the storage nodes that are up has room for a chunk");
-    *ret = (struct chunk){.id = tables_state(t)->next_chunk++, .state = TARN__CHUNK_STATE__CHUNK_OPEN,
-                          .want = (uint8_t)want, .generation = 1, .n_replicas = (uint8_t)n};
+        return tables_fail(t, -E_NOSPC,
+                           "none of the storage nodes that are up has room for a chunk");
+    *ret = (struct chunk){.id = tables_state(t)->next_chunk++,
+                          .state = TARN__CHUNK_STATE__CHUNK_OPEN,
+                          .want = (uint8_t)want,
+                          .generation = 1,
+                          .n_replicas = (uint8_t)n};
     for (unsigned i = 0; i < n; i++)
         ret->replicas[i] = (struct chunk_replica){.disk = ids[i], .flags = REPLICA_READY};
     return 0;
@@ -167,7 +174,8 @@ int chunk_delete(struct tables *t, struct chunk *chunk)
     int err = 0;
     struct key open = key_2(TABLE_OPEN_CHUNK, chunk->owner, chunk->id);
     struct key pending = key_2(TABLE_SESSION_CHUNK, chunk->session, chunk->id);
-    if (chunk->state == TARN__CHUNK_STATE__CHUNK_OPEN && !(chunk->flags & (CHUNK_OF_UPLOAD | CHUNK_PENDING)))
+    if (chunk->state == TARN__CHUNK_STATE__CHUNK_OPEN &&
+        !(chunk->flags & (CHUNK_OF_UPLOAD | CHUNK_PENDING)))
         err = tables_del(t, &open);
     if (err == 0 && (chunk->flags & CHUNK_PENDING))
         err = tables_del(t, &pending);
@@ -197,10 +205,12 @@ static int trim(struct tables *t, struct chunk *chunk, const struct cluster *clu
         unsigned worst_mates = 0;
         for (unsigned i = 0; i < chunk->n_replicas; i++) {
             const struct node *node = cluster_node(cluster, chunk->replicas[i].disk);
-            /* One that has not answered the SEAL is not sure to be complete on disk, but one that has is. */
+            /* One that has not answered the SEAL is not sure to be complete on disk, but one that
+             * has is. */
             if (!(chunk->replicas[i].flags & REPLICA_READY) || node == NULL || !node->up)
                 continue;
-            unsigned mates = rack_mates(chunk, cluster, i) * 2 + !(chunk->replicas[i].flags & REPLICA_SEALED);
+            unsigned mates =
+                rack_mates(chunk, cluster, i) * 2 + !(chunk->replicas[i].flags & REPLICA_SEALED);
             if (mates >= worst_mates) {
                 worst_mates = mates;
                 worst = (int)i;
@@ -243,11 +253,13 @@ int chunk_recount_step(struct tables *t, uint32_t id)
         err = recount(t, key_number(&rows.rows[i].key, 1), &cluster);
     if (err != 0)
         return err;
-    node.recount = rows.count < RECOUNT_BATCH ? 0 : key_number(&rows.rows[rows.count - 1].key, 1) + 1;
+    node.recount =
+        rows.count < RECOUNT_BATCH ? 0 : key_number(&rows.rows[rows.count - 1].key, 1) + 1;
     return clustermap_put(t, &node);
 }
 
-void replica_message(const struct chunk_replica *replica, const struct cluster *cluster, Tarn__Replica *out)
+void replica_message(const struct chunk_replica *replica, const struct cluster *cluster,
+                     Tarn__Replica *out)
 {
     tarn__replica__init(out);
     out->node = out->disk = replica->disk;
@@ -263,8 +275,8 @@ void replica_message(const struct chunk_replica *replica, const struct cluster *
     out->up = node->up;
 }
 
-void extent_message_fill(const struct extent *extent, const struct chunk *chunk, const struct cluster *cluster,
-                         struct extent_message *out)
+void extent_message_fill(const struct extent *extent, const struct chunk *chunk,
+                         const struct cluster *cluster, struct extent_message *out)
 {
     Tarn__Extent *m = &out->extent;
     tarn__extent__init(m);

@@ -1,16 +1,16 @@
-/* Chunks: which file or upload owns each, who holds it, in which generation; files' extents; and the
- * work queued for the chunk stores. The rules that keep acknowledged bytes (C1-C12) are in
- * docs/invariants.md; in short: an open chunk has only complete members; its members change or it is
- * sealed only with a new generation, which fences late writers; only sealed chunks are copied.
- * chunkmap.c: chunk rows, counters, tasks · chunkmap_file.c: extents · chunkmap_write.c: commands of
- * writers · chunkmap_store.c: what stores report. Threads: the transaction's. */
+/* Chunks: which file or upload owns each, who holds it, in which generation; files' extents; and
+ * the work queued for the chunk stores. The rules that keep acknowledged bytes (C1-C12) are in
+ * docs/invariants.md; in short: an open chunk has only complete members; its members change or it
+ * is sealed only with a new generation, which fences late writers; only sealed chunks are copied.
+ * chunkmap.c: chunk rows, counters, tasks · chunkmap_file.c: extents · chunkmap_write.c: commands
+ * of writers · chunkmap_store.c: what stores report. Threads: the transaction's. */
 #ifndef TARN_METADATA_CHUNKMAP_H
 #define TARN_METADATA_CHUNKMAP_H
 
 #include "clustermap.h"
 #include "tables.h"
 
-#define CHUNK_COPY_TASKS_MAX 16    /* COPY under way to one node: 1 GiB, seconds of work */
+#define CHUNK_COPY_TASKS_MAX 16        /* COPY under way to one node: 1 GiB, seconds of work */
 #define CHUNK_COMMIT_EXTENTS_MAX 16384 /* of one object: 1 TiB in full chunks */
 
 int chunk_get(struct tables *t, uint64_t id, struct chunk *ret); /* -E_NOENT */
@@ -18,20 +18,25 @@ int chunk_get(struct tables *t, uint64_t id, struct chunk *ret); /* -E_NOENT */
  * being deleted without replicas is removed. */
 int chunk_save(struct tables *t, struct chunk *chunk);
 unsigned chunk_ready(const struct chunk *chunk); /* replicas that are ready, up or not */
-/* A new open chunk on up to `want` nodes. -E_NOSPC no node has room, -E_UNAVAIL none is up. Not yet saved. */
+/* A new open chunk on up to `want` nodes. -E_NOSPC no node has room, -E_UNAVAIL none is up. Not yet
+ * saved. */
 int chunk_make(struct tables *t, unsigned want, uint32_t writer, struct chunk *ret);
 int chunk_seal(struct tables *t, struct chunk *chunk, uint64_t length);
 int chunk_delete(struct tables *t, struct chunk *chunk);
 /* The member leaves: DELETE is queued, the row keeps it until that is done. Not yet saved. */
 int chunk_replica_drop(struct tables *t, struct chunk *chunk, unsigned index);
-int chunk_task_add(struct tables *t, uint32_t node, Tarn__ChunkTask__Kind kind, const struct chunk *chunk);
-/* Counts live copies of a batch of one node's chunks again after it came or went; trims surplus copies. */
+int chunk_task_add(struct tables *t, uint32_t node, Tarn__ChunkTask__Kind kind,
+                   const struct chunk *chunk);
+/* Counts live copies of a batch of one node's chunks again after it came or went; trims surplus
+ * copies. */
 int chunk_recount_step(struct tables *t, uint32_t node);
 
 /* ---- files */
 int extent_put(struct tables *t, uint64_t ino, const struct extent *extent);
-/* The extent that covers `offset`, or the nearest before it (*ret_covers false); -E_NOENT when none. */
-int extent_find(struct tables *t, uint64_t ino, uint64_t offset, struct extent *ret, bool *ret_covers);
+/* The extent that covers `offset`, or the nearest before it (*ret_covers false); -E_NOENT when
+ * none. */
+int extent_find(struct tables *t, uint64_t ino, uint64_t offset, struct extent *ret,
+                bool *ret_covers);
 /* Where the extents end that may begin at `offset`: the slot's end or the next extent's start. */
 int extent_room(struct tables *t, uint64_t ino, uint64_t offset, uint64_t *ret_end);
 /* Removes up to `max` extents and their chunks; *ret_done when none is left. */
@@ -52,10 +57,12 @@ struct extent_message {
     Tarn__Replica replicas[MD_REPLICAS_MAX];
     Tarn__Replica *pointers[MD_REPLICAS_MAX];
 };
-/* Fills *out with the ready replicas; borrows `cluster`'s strings. *out must not move afterwards. */
-void extent_message_fill(const struct extent *extent, const struct chunk *chunk, const struct cluster *cluster,
-                         struct extent_message *out);
-void replica_message(const struct chunk_replica *replica, const struct cluster *cluster, Tarn__Replica *out);
+/* Fills *out with the ready replicas; borrows `cluster`'s strings. *out must not move afterwards.
+ */
+void extent_message_fill(const struct extent *extent, const struct chunk *chunk,
+                         const struct cluster *cluster, struct extent_message *out);
+void replica_message(const struct chunk_replica *replica, const struct cluster *cluster,
+                     Tarn__Replica *out);
 
 int chunk_cmd_write(struct tables *t, const void *message);
 int chunk_cmd_swap(struct tables *t, const void *message);

@@ -14,7 +14,8 @@ int extent_put(struct tables *t, uint64_t ino, const struct extent *extent)
     return tables_put(t, &key, &w);
 }
 
-int extent_find(struct tables *t, uint64_t ino, uint64_t offset, struct extent *ret, bool *ret_covers)
+int extent_find(struct tables *t, uint64_t ino, uint64_t offset, struct extent *ret,
+                bool *ret_covers)
 {
     struct key at = key_2(TABLE_EXTENT, ino, offset);
     struct key prefix = key_1(TABLE_EXTENT, ino);
@@ -79,8 +80,8 @@ int chunk_file_drop(struct tables *t, uint64_t ino, unsigned max, bool *ret_done
     return err;
 }
 
-/* An extent of a sealed chunk is cut. One of an open chunk stays: the truncating client has cut the chunk
- * at its members before it came here (C6), and writers go on in it. */
+/* An extent of a sealed chunk is cut. One of an open chunk stays: the truncating client has cut the
+ * chunk at its members before it came here (C6), and writers go on in it. */
 static int extent_cut(struct tables *t, struct inode *inode, struct extent *extent, uint64_t length)
 {
     struct chunk chunk;
@@ -192,7 +193,8 @@ int chunk_seal_due_step(struct tables *t, unsigned steps, unsigned *ret_done)
     return err;
 }
 
-static int adopt_chunk(struct tables *t, const struct row *row, uint64_t length, struct inode *inode)
+static int adopt_chunk(struct tables *t, const struct row *row, uint64_t length,
+                       struct inode *inode)
 {
     uint64_t id;
     struct chunk chunk;
@@ -235,15 +237,15 @@ static int upload_remove(struct tables *t, const struct upload *upload)
 }
 
 /* Goes through the upload's chunks in order of index; those without a length are deleted. */
-static int upload_finish(struct tables *t, const struct upload *upload, const uint64_t *lengths, size_t n,
-                         struct inode *inode)
+static int upload_finish(struct tables *t, const struct upload *upload, const uint64_t *lengths,
+                         size_t n, struct inode *inode)
 {
     struct key prefix = key_1(TABLE_UPLOAD_CHUNK, upload->id);
     _cleanup_(rows_fini) struct rows rows = {0};
     int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
     if (err == 0 && n > rows.count)
-        err = tables_fail(t, -E_INVAL, "upload %llu has %zu chunks, not %zu", (unsigned long long)upload->id,
-                          rows.count, n);
+        err = tables_fail(t, -E_INVAL, "upload %llu has %zu chunks, not %zu",
+                          (unsigned long long)upload->id, rows.count, n);
     for (size_t i = 0; i < rows.count && err == 0; i++) {
         err = adopt_chunk(t, &rows.rows[i], i < n ? lengths[i] : 0, inode);
         if (err == 0)
@@ -296,8 +298,11 @@ static int upload_for(struct tables *t, const Tarn__UploadChunk *m, struct uploa
             return err;
         copies = err == 0 ? ns_copies(&near) : MD_COPIES_DEFAULT; /* near may not exist yet */
     }
-    *ret = (struct upload){.id = tables_state(t)->next_upload++, .session = t->session, .uid = t->cred.uid,
-                           .copies = copies, .created = t->now};
+    *ret = (struct upload){.id = tables_state(t)->next_upload++,
+                           .session = t->session,
+                           .uid = t->cred.uid,
+                           .copies = copies,
+                           .created = t->now};
     _cleanup_(writer_fini) struct writer w = {0};
     upload_encode(ret, &w);
     struct key key = key_1(TABLE_UPLOAD, ret->id);
@@ -326,8 +331,8 @@ int chunk_cmd_upload_chunk(struct tables *t, const void *message)
 {
     const Tarn__UploadChunk *m = message;
     if (m->copies > MD_COPIES_MAX || m->index >= CHUNK_COMMIT_EXTENTS_MAX)
-        return tables_fail(t, -E_INVAL, "copies go up to %d, chunks of an upload up to %d", MD_COPIES_MAX,
-                           CHUNK_COMMIT_EXTENTS_MAX);
+        return tables_fail(t, -E_INVAL, "copies go up to %d, chunks of an upload up to %d",
+                           MD_COPIES_MAX, CHUNK_COMMIT_EXTENTS_MAX);
     struct upload upload = {0};
     int err = upload_for(t, m, &upload);
     if (err == 0 && t->cred.uid != 0 && t->cred.uid != upload.uid)
@@ -354,7 +359,8 @@ int chunk_cmd_upload_chunk(struct tables *t, const void *message)
     if (err != 0)
         return err;
     struct extent_message e;
-    extent_message_fill(&(struct extent){.length = MD_CHUNK_BYTES, .chunk = chunk.id}, &chunk, &cluster, &e);
+    extent_message_fill(&(struct extent){.length = MD_CHUNK_BYTES, .chunk = chunk.id}, &chunk,
+                        &cluster, &e);
     Tarn__UploadChunkReply reply = TARN__UPLOAD_CHUNK_REPLY__INIT;
     reply.upload = upload.id;
     reply.extent = &e.extent;

@@ -3,8 +3,9 @@
 #include "common/err.h"
 #include "heal.h"
 
-#define INVENTORY_MAX 10000  /* chunks in one message */
-/* After a failed COPY the chunk waits before the next try: another source or target may be better then. */
+#define INVENTORY_MAX 10000 /* chunks in one message */
+/* After a failed COPY the chunk waits before the next try: another source or target may be better
+ * then. */
 #define COPY_RETRY_NS (5 * 1000000000ull)
 
 static int find_replica(const struct chunk *chunk, uint32_t disk)
@@ -28,8 +29,9 @@ static bool on_up_node(struct tables *t, const struct chunk_replica *replica)
     return clustermap_get(t, replica->disk, &node) == 0 && node.up;
 }
 
-/* The copy the others are compared with: the longest (one that lost its file answers with nothing), the
- * first of those, which is the primary unless it is gone. NULL while an answer is still to come. */
+/* The copy the others are compared with: the longest (one that lost its file answers with nothing),
+ * the first of those, which is the primary unless it is gone. NULL while an answer is still to
+ * come. */
 static const struct chunk_replica *sealed_reference(struct tables *t, const struct chunk *chunk)
 {
     const struct chunk_replica *best = NULL;
@@ -48,7 +50,8 @@ static const struct chunk_replica *sealed_reference(struct tables *t, const stru
     return best;
 }
 
-/* C5: every acknowledged byte is on every member, so any intact copy is right; they must be the same. */
+/* C5: every acknowledged byte is on every member, so any intact copy is right; they must be the
+ * same. */
 static int compare_sealed(struct tables *t, struct chunk *chunk)
 {
     const struct chunk_replica *best = sealed_reference(t, chunk);
@@ -63,7 +66,8 @@ static int compare_sealed(struct tables *t, struct chunk *chunk)
     return err;
 }
 
-static int done_seal(struct tables *t, struct chunk *chunk, unsigned index, const Tarn__ChunkTaskDone *done)
+static int done_seal(struct tables *t, struct chunk *chunk, unsigned index,
+                     const Tarn__ChunkTaskDone *done)
 {
     struct chunk_replica *r = &chunk->replicas[index];
     int status = err_from_wire(done->status);
@@ -78,7 +82,8 @@ static int done_seal(struct tables *t, struct chunk *chunk, unsigned index, cons
     return compare_sealed(t, chunk);
 }
 
-static int done_copy(struct tables *t, struct chunk *chunk, unsigned index, const Tarn__ChunkTaskDone *done)
+static int done_copy(struct tables *t, struct chunk *chunk, unsigned index,
+                     const Tarn__ChunkTaskDone *done)
 {
     struct chunk_replica *r = &chunk->replicas[index];
     if (!(r->flags & REPLICA_COPYING))
@@ -87,8 +92,10 @@ static int done_copy(struct tables *t, struct chunk *chunk, unsigned index, cons
     bool good = done->status == 0 && source != NULL && done->length == source->length &&
                 done->digest == source->digest && done->generation == chunk->generation;
     if (good) {
-        *r = (struct chunk_replica){.disk = r->disk, .flags = REPLICA_READY | REPLICA_SEALED,
-                                    .length = done->length, .digest = done->digest};
+        *r = (struct chunk_replica){.disk = r->disk,
+                                    .flags = REPLICA_READY | REPLICA_SEALED,
+                                    .length = done->length,
+                                    .digest = done->digest};
         return 0;
     }
     chunk->heal_after_ns = t->now + COPY_RETRY_NS;
@@ -121,7 +128,8 @@ static int done_apply(struct tables *t, uint32_t node, const Tarn__ChunkTaskDone
         err = done_copy(t, &chunk, (unsigned)index, done);
         break;
     case TARN__CHUNK_TASK__KIND__DELETE:
-        /* Also when it failed: what is left there is unknown to us and goes with the next inventory. */
+        /* Also when it failed: what is left there is unknown to us and goes with the next
+         * inventory. */
         if (chunk.replicas[index].flags & REPLICA_LEAVING)
             remove_replica(&chunk, (unsigned)index);
         break;
@@ -163,7 +171,8 @@ int chunk_cmd_tasks_done(struct tables *t, const void *message)
 }
 
 /* A disk holds (held != NULL) or lacks a chunk that it should hold. */
-static int inventory_expect(struct tables *t, const struct node *node, uint64_t id, const Tarn__ChunkHeld *held)
+static int inventory_expect(struct tables *t, const struct node *node, uint64_t id,
+                            const Tarn__ChunkHeld *held)
 {
     struct chunk chunk;
     int err = chunk_get(t, id, &chunk);
@@ -179,7 +188,7 @@ static int inventory_expect(struct tables *t, const struct node *node, uint64_t 
     bool good = held != NULL && (open || held->generation >= needed) &&
                 (!(r->flags & REPLICA_SEALED) || held->length >= r->length);
     if (held == NULL && (r->flags & REPLICA_SEALED) && r->length == 0)
-        good = true; /* nothing was ever written: no file is made for it */
+        good = true;                      /* nothing was ever written: no file is made for it */
     if (good || chunk_ready(&chunk) == 1) /* C4: the last complete copy is never given up */
         return 0;
     err = chunk_replica_drop(t, &chunk, (unsigned)index);
@@ -203,12 +212,13 @@ static const Tarn__ChunkHeld *held_find(const struct held_index *index, uint64_t
 {
     Tarn__ChunkHeld wanted = {.chunk = id};
     Tarn__ChunkHeld *key = &wanted;
-    Tarn__ChunkHeld **found = bsearch(&key, index->held, index->n, sizeof *index->held, held_compare);
+    Tarn__ChunkHeld **found =
+        bsearch(&key, index->held, index->n, sizeof *index->held, held_compare);
     return found == NULL ? NULL : *found;
 }
 
-static int inventory_check_disk(struct tables *t, const struct node *node, uint64_t first, uint64_t last,
-                                const struct held_index *index)
+static int inventory_check_disk(struct tables *t, const struct node *node, uint64_t first,
+                                uint64_t last, const struct held_index *index)
 {
     struct key prefix = key_1(TABLE_ON_DISK, node->id);
     struct key start = key_2(TABLE_ON_DISK, node->id, first);
@@ -233,7 +243,8 @@ int chunk_cmd_inventory(struct tables *t, const void *message)
     if (m->epoch != node.epoch)
         return tables_fail(t, -E_STALE, "node %u has joined again since this inventory", m->node);
     if (m->n_chunks > INVENTORY_MAX)
-        return tables_fail(t, -E_INVAL, "at most %d chunks in one inventory message", INVENTORY_MAX);
+        return tables_fail(t, -E_INVAL, "at most %d chunks in one inventory message",
+                           INVENTORY_MAX);
     _cleanup_free_ Tarn__ChunkHeld **held = calloc(m->n_chunks + 1, sizeof *held);
     _cleanup_free_ uint64_t *unknown = calloc(m->n_chunks + 1, sizeof *unknown);
     if (held == NULL || unknown == NULL)

@@ -3,11 +3,12 @@
  *   CHUNK_WRITE at an offset:
  *     an open chunk covers it ............................ that chunk
  *     a sealed chunk covers it, or a short one ends before it in the slot:
- *                                                           a pending chunk with clone_of; CHUNK_SWAP puts it in place
- *     the file's bytes are inline and the slot is the first: a pending chunk with inline_data; CHUNK_SWAP as above
- *     nothing covers it ................................... a new open chunk with its extent
- *   Every caller gets a pending chunk of its own, so that nobody clones over what another has written; the
- *   first CHUNK_SWAP wins, the others' chunks are deleted (C7). */
+ *                                                           a pending chunk with clone_of;
+ * CHUNK_SWAP puts it in place the file's bytes are inline and the slot is the first: a pending
+ * chunk with inline_data; CHUNK_SWAP as above nothing covers it ...................................
+ * a new open chunk with its extent Every caller gets a pending chunk of its own, so that nobody
+ * clones over what another has written; the first CHUNK_SWAP wins, the others' chunks are deleted
+ * (C7). */
 #include "chunkmap.h"
 #include "common/err.h"
 #include "namespace.h"
@@ -20,13 +21,14 @@
 
 struct write_plan {
     struct inode inode;
-    struct extent extent;   /* the answer's */
+    struct extent extent; /* the answer's */
     bool clone, inline_data, fresh;
-    struct extent source;   /* of a clone */
+    struct extent source; /* of a clone */
 };
 
 /* Fills the plan for `offset`. */
-static int plan_hole(struct tables *t, uint64_t offset, const struct extent *before, struct write_plan *plan)
+static int plan_hole(struct tables *t, uint64_t offset, const struct extent *before,
+                     struct write_plan *plan)
 {
     uint64_t slot = offset / MD_CHUNK_BYTES * MD_CHUNK_BYTES;
     uint64_t start = slot, end;
@@ -45,7 +47,8 @@ static int plan_hole(struct tables *t, uint64_t offset, const struct extent *bef
     return 0;
 }
 
-static int plan_make(struct tables *t, const Tarn__ChunkWrite *m, struct write_plan *plan, struct chunk *ret_current)
+static int plan_make(struct tables *t, const Tarn__ChunkWrite *m, struct write_plan *plan,
+                     struct chunk *ret_current)
 {
     struct extent found;
     bool covers = false;
@@ -65,20 +68,26 @@ static int plan_make(struct tables *t, const Tarn__ChunkWrite *m, struct write_p
 /* A clone lives where its source is complete and reachable: each member copies from itself. */
 static int make_clone(struct tables *t, const struct chunk *source, struct chunk *ret)
 {
-    *ret = (struct chunk){.id = tables_state(t)->next_chunk++, .state = TARN__CHUNK_STATE__CHUNK_OPEN,
-                          .want = source->want, .generation = 1};
+    *ret = (struct chunk){.id = tables_state(t)->next_chunk++,
+                          .state = TARN__CHUNK_STATE__CHUNK_OPEN,
+                          .want = source->want,
+                          .generation = 1};
     for (unsigned i = 0; i < source->n_replicas; i++) {
         struct node node;
         const struct chunk_replica *r = &source->replicas[i];
         if ((r->flags & REPLICA_READY) && clustermap_get(t, r->disk, &node) == 0 && node.up)
-            ret->replicas[ret->n_replicas++] = (struct chunk_replica){.disk = r->disk, .flags = REPLICA_READY};
+            ret->replicas[ret->n_replicas++] =
+                (struct chunk_replica){.disk = r->disk, .flags = REPLICA_READY};
     }
-    return ret->n_replicas > 0 ? 0
-                               : tables_fail(t, -E_UNAVAIL, "no complete copy of chunk %llu is on a node that is up",
-                                             (unsigned long long)source->id);
+    return ret->n_replicas > 0
+               ? 0
+               : tables_fail(t, -E_UNAVAIL,
+                             "no complete copy of chunk %llu is on a node that is up",
+                             (unsigned long long)source->id);
 }
 
-static int make_pending(struct tables *t, const struct write_plan *plan, uint64_t length, struct chunk *chunk)
+static int make_pending(struct tables *t, const struct write_plan *plan, uint64_t length,
+                        struct chunk *chunk)
 {
     chunk->flags = CHUNK_PENDING;
     chunk->session = t->session;
@@ -91,7 +100,8 @@ static int make_pending(struct tables *t, const struct write_plan *plan, uint64_
 }
 
 /* The chunk becomes the extent's; the caller puts the inode. */
-static int install(struct tables *t, struct inode *inode, struct extent *extent, struct chunk *chunk)
+static int install(struct tables *t, struct inode *inode, struct extent *extent,
+                   struct chunk *chunk)
 {
     chunk->owner = inode->ino;
     chunk->owner_offset = extent->offset;
@@ -179,7 +189,8 @@ int chunk_cmd_write(struct tables *t, const void *message)
     if (err != 0)
         return err;
     if (opens.writers == 0)
-        return tables_fail(t, -E_BADF, "inode %llu is not open for writing", (unsigned long long)m->ino);
+        return tables_fail(t, -E_BADF, "inode %llu is not open for writing",
+                           (unsigned long long)m->ino);
     _cleanup_(plan_fini) struct write_plan plan = {0};
     struct chunk current = {0};
     err = ns_inode_get(t, m->ino, &plan.inode);
@@ -252,9 +263,10 @@ int chunk_cmd_swap(struct tables *t, const void *message)
     int err = chunk_get(t, m->new_chunk, &chunk);
     if (err == -E_NOENT)
         return -E_CONFLICT; /* it lost before, and the answer was lost */
-    if (err == 0 && (!(chunk.flags & CHUNK_PENDING) || chunk.session != t->session || chunk.owner != m->ino ||
-                     chunk.owner_offset != m->offset))
-        err = tables_fail(t, -E_INVAL, "chunk %llu was not made for this place", (unsigned long long)m->new_chunk);
+    if (err == 0 && (!(chunk.flags & CHUNK_PENDING) || chunk.session != t->session ||
+                     chunk.owner != m->ino || chunk.owner_offset != m->offset))
+        err = tables_fail(t, -E_INVAL, "chunk %llu was not made for this place",
+                          (unsigned long long)m->new_chunk);
     if (err == 0)
         err = ns_inode_get(t, m->ino, &inode);
     if (err == 0)
@@ -269,7 +281,9 @@ int chunk_cmd_swap(struct tables *t, const void *message)
     }
     err = chunk_delete(t, &chunk);
     t->keep_on_error = err == 0;
-    return err == 0 ? tables_fail(t, -E_CONFLICT, "the place of the new chunk was changed meanwhile") : err;
+    return err == 0
+               ? tables_fail(t, -E_CONFLICT, "the place of the new chunk was changed meanwhile")
+               : err;
 }
 
 static int reply_failed(struct tables *t, const struct chunk *chunk)
@@ -304,8 +318,8 @@ int chunk_cmd_failed(struct tables *t, const void *message)
     if (index < 0 || m->generation != chunk.generation)
         return reply_failed(t, &chunk);
     if (chunk_ready(&chunk) == 1) /* C4 */
-        return tables_fail(t, -E_UNAVAIL, "disk %u holds the last complete copy of chunk %llu", m->disk,
-                           (unsigned long long)m->chunk);
+        return tables_fail(t, -E_UNAVAIL, "disk %u holds the last complete copy of chunk %llu",
+                           m->disk, (unsigned long long)m->chunk);
     err = chunk_replica_drop(t, &chunk, (unsigned)index);
     if (chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN)
         chunk.generation++; /* C2: the member that left cannot take writes any more */

@@ -127,7 +127,8 @@ static int cluster_add(void *arg, struct kv_val key, struct kv_val value)
         cluster->cap = cap;
     }
     struct reader r = reader_init(key.data + 1, key.len - 1);
-    int err = node_decode((uint32_t)reader_be64(&r), value.data, value.len, &cluster->nodes[cluster->count]);
+    int err = node_decode((uint32_t)reader_be64(&r), value.data, value.len,
+                          &cluster->nodes[cluster->count]);
     if (err == 0)
         cluster->count++;
     return err;
@@ -245,7 +246,9 @@ int clustermap_cmd_join(struct tables *t, const void *message)
 {
     const Tarn__NodeJoin *m = message;
     if (m->node == NULL || m->uuid.len == 0 || m->uuid.len > NODE_UUID_MAX)
-        return tables_fail(t, -E_INVAL, "a node joins with a description and a uuid of 1 to %d bytes", NODE_UUID_MAX);
+        return tables_fail(t, -E_INVAL,
+                           "a node joins with a description and a uuid of 1 to %d bytes",
+                           NODE_UUID_MAX);
     struct node node;
     int err = join_id(t, m, &node);
     if (err == 0)

@@ -1,6 +1,6 @@
-/* The storage nodes: who they are, where, up or down, how full. Every change of membership, place or
- * state raises the cluster epoch. One disk per node for now: disk id == node id.
- * Threads: the transaction's. */
+/* The storage nodes: who they are, where, up or down, how full. Every change of membership, place
+ * or state raises the cluster epoch. One disk per node for now: disk id == node id. Threads: the
+ * transaction's. */
 #ifndef TARN_METADATA_CLUSTERMAP_H
 #define TARN_METADATA_CLUSTERMAP_H
 
@@ -12,17 +12,17 @@
 #define NODE_UUID_MAX 32
 
 struct node {
-    uint32_t id;            /* from the key */
+    uint32_t id; /* from the key */
     bool up;
     uint64_t total, free, chunks;
     uint64_t epoch;         /* of its last join */
     uint64_t down_since_ns; /* when not up */
     uint64_t join_chunk;    /* chunks from here on were made after its last join */
-    uint64_t recount;       /* next chunk of its disk whose live copies must be counted again; 0 = none */
+    uint64_t recount; /* next chunk of its disk whose live copies must be counted again; 0 = none */
     uint32_t slots;
     uint8_t uuid_len, uuid[NODE_UUID_MAX];
-    char host[NODE_TEXT_MAX + 1], rack[NODE_TEXT_MAX + 1], address[NODE_TEXT_MAX + 1], local[NODE_TEXT_MAX + 1],
-        machine[NODE_TEXT_MAX + 1];
+    char host[NODE_TEXT_MAX + 1], rack[NODE_TEXT_MAX + 1], address[NODE_TEXT_MAX + 1],
+        local[NODE_TEXT_MAX + 1], machine[NODE_TEXT_MAX + 1];
 };
 void node_encode(const struct node *node, struct writer *w);
 int node_decode(uint32_t id, const void *data, size_t n, struct node *ret);

@@ -50,8 +50,15 @@ int fsm_init(struct kv_txn *txn)
     int err = tables_init(&t, txn, true, &result);
     if (err != -E_NOENT)
         return err;
-    t.state = (struct state){.next_ino = MD_ROOT + 1, .next_chunk = 1, .next_session = 1, .next_upload = 1,
-                             .next_task = 1, .next_handle = 1, .next_job = 1, .next_node = 1, .epoch = 1};
+    t.state = (struct state){.next_ino = MD_ROOT + 1,
+                             .next_chunk = 1,
+                             .next_session = 1,
+                             .next_upload = 1,
+                             .next_task = 1,
+                             .next_handle = 1,
+                             .next_job = 1,
+                             .next_node = 1,
+                             .epoch = 1};
     t.state_dirty = true;
     err = tables_finish(&t, ns_init(&t));
     fsm_result_fini(&result);
@@ -63,12 +70,13 @@ static void set_cred(struct tables *t, const Tarn__Ctx *ctx)
     if (ctx == NULL)
         return;
     t->session = ctx->session;
-    t->cred = (struct cred){.uid = ctx->uid, .gid = ctx->gid, .groups = ctx->groups, .n_groups = ctx->n_groups};
+    t->cred = (struct cred){
+        .uid = ctx->uid, .gid = ctx->gid, .groups = ctx->groups, .n_groups = ctx->n_groups};
 }
 
 /* A change of a client: known session, not carried out before. */
-static int run_in_session(struct tables *t, const struct command *command, const ProtobufCMessage *message,
-                          const Tarn__Ctx *ctx)
+static int run_in_session(struct tables *t, const struct command *command,
+                          const ProtobufCMessage *message, const Tarn__Ctx *ctx)
 {
     if (ctx == NULL || ctx->session == 0)
         return tables_fail(t, -E_NO_SESSION, "a change needs a session");
@@ -89,8 +97,9 @@ static int run(struct tables *t, const struct command *command, const uint8_t *b
         return tables_fail(t, -E_PROTO, "the message of %s cannot be read", command->name);
     const Tarn__Ctx *ctx = command_ctx(command, message);
     set_cred(t, ctx);
-    int err = command->flags & (COMMAND_LEADER | COMMAND_QUERY) ? command->handle(t, message)
-                                                                : run_in_session(t, command, message, ctx);
+    int err = command->flags & (COMMAND_LEADER | COMMAND_QUERY)
+                  ? command->handle(t, message)
+                  : run_in_session(t, command, message, ctx);
     t->cred = (struct cred){0}; /* it borrowed from the message */
     protobuf_c_message_free_unpacked(message, NULL);
     return err;
@@ -141,7 +150,8 @@ int fsm_apply(struct kv_txn *txn, const struct fsm_command *command, struct fsm_
     return failed;
 }
 
-int fsm_query(struct kv_txn *txn, unsigned op, const uint8_t *body, size_t body_len, struct fsm_result *ret)
+int fsm_query(struct kv_txn *txn, unsigned op, const uint8_t *body, size_t body_len,
+              struct fsm_result *ret)
 {
     *ret = (struct fsm_result){0};
     struct tables t;
@@ -181,7 +191,8 @@ static int session_visit(void *arg, struct kv_val key, struct kv_val value)
     return 0;
 }
 
-int fsm_sessions(struct kv_txn *txn, uint64_t after, uint64_t *ids, uint32_t *timeouts_ms, size_t max, size_t *ret_n)
+int fsm_sessions(struct kv_txn *txn, uint64_t after, uint64_t *ids, uint32_t *timeouts_ms,
+                 size_t max, size_t *ret_n)
 {
     struct sessions_scan scan = {.ids = ids, .timeouts_ms = timeouts_ms, .max = max};
     struct key prefix = key_table(TABLE_SESSION), start = key_1(TABLE_SESSION, after + 1);
@@ -191,7 +202,8 @@ int fsm_sessions(struct kv_txn *txn, uint64_t after, uint64_t *ids, uint32_t *ti
     return err;
 }
 
-int fsm_node_tasks(struct kv_txn *txn, uint32_t node, size_t max, uint8_t **ret_reply, size_t *ret_len)
+int fsm_node_tasks(struct kv_txn *txn, uint32_t node, size_t max, uint8_t **ret_reply,
+                   size_t *ret_len)
 {
     struct fsm_result result = {0};
     struct tables t;

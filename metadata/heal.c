@@ -5,10 +5,10 @@
 #include "namespace.h"
 #include "placement.h"
 
-#define STEP_GARBAGE 16     /* files collected in one step, 64 chunks of each */
-#define STEP_LOOK 256       /* endangered chunks looked at in one step */
-#define STEP_COPIES 64      /* COPY tasks given out in one step */
-#define PAUSE_NS 1000000000ull /* between two rounds over the endangered chunks */
+#define STEP_GARBAGE 16                   /* files collected in one step, 64 chunks of each */
+#define STEP_LOOK 256                     /* endangered chunks looked at in one step */
+#define STEP_COPIES 64                    /* COPY tasks given out in one step */
+#define PAUSE_NS 1000000000ull            /* between two rounds over the endangered chunks */
 #define PAUSE_MAX_NS (60 * 1000000000ull) /* the leader's clock went back: do not wait for it */
 
 struct healer {
@@ -56,7 +56,8 @@ static bool away_long(const struct healer *h, uint32_t id)
     const struct node *node = cluster_node(&h->cluster, id);
     if (node == NULL)
         return true;
-    return !node->up && (h->t->now >= node->down_since_ns + HEAL_DELAY_NS || h->t->now < node->down_since_ns);
+    return !node->up &&
+           (h->t->now >= node->down_since_ns + HEAL_DELAY_NS || h->t->now < node->down_since_ns);
 }
 
 static bool is_up(const struct healer *h, uint32_t id)
@@ -109,7 +110,8 @@ static int give_out(struct healer *h, struct chunk *chunk, unsigned missing)
     unsigned n = placement_choose(h->nodes, h->cluster.count, missing, 0, &h->t->prng, ids);
     int err = 0;
     for (unsigned i = 0; i < n && err == 0; i++) {
-        chunk->replicas[chunk->n_replicas++] = (struct chunk_replica){.disk = ids[i], .flags = REPLICA_COPYING};
+        chunk->replicas[chunk->n_replicas++] =
+            (struct chunk_replica){.disk = ids[i], .flags = REPLICA_COPYING};
         err = chunk_task_add(h->t, ids[i], TARN__CHUNK_TASK__KIND__COPY, chunk);
         h->copies++;
     }
@@ -121,7 +123,8 @@ static int heal_chunk(struct healer *h, uint64_t id)
     struct chunk chunk;
     int err = chunk_get(h->t, id, &chunk);
     /* C8: an open chunk is not copied: its writers would not know. It is when it is sealed. */
-    if (err != 0 || chunk.state != TARN__CHUNK_STATE__CHUNK_SEALED || chunk.heal_after_ns > h->t->now)
+    if (err != 0 || chunk.state != TARN__CHUNK_STATE__CHUNK_SEALED ||
+        chunk.heal_after_ns > h->t->now)
         return err;
     bool changed = false;
     err = drop_lost_copies(h, &chunk, &changed);
@@ -140,7 +143,8 @@ static void round_end(struct tables *t)
     s->heal_next_ns = t->now + PAUSE_NS;
 }
 
-/* One level's chunks from the cursor on. Sets the cursor to where the next step goes on, or to the next level. */
+/* One level's chunks from the cursor on. Sets the cursor to where the next step goes on, or to the
+ * next level. */
 static int heal_level(struct healer *h, size_t *looked)
 {
     struct state *s = tables_state(h->t);
@@ -161,7 +165,8 @@ static int heal_level(struct healer *h, size_t *looked)
     return err;
 }
 
-/* Levels are numbers of live copies; level 0 has nothing to copy from, and with n nodes up no chunk gets more than n. */
+/* Levels are numbers of live copies; level 0 has nothing to copy from, and with n nodes up no chunk
+ * gets more than n. */
 static int heal_endangered(struct tables *t)
 {
     _cleanup_(healer_fini) struct healer h = {.t = t};
@@ -195,14 +200,16 @@ int heal_step(struct tables *t)
         err = chunk_seal_due_step(t, STEP_GARBAGE, &done);
     if (err == 0)
         err = recount_next(t);
-    if (err == 0 && (t->state.heal_next_ns <= t->now || t->state.heal_next_ns > t->now + PAUSE_MAX_NS))
+    if (err == 0 &&
+        (t->state.heal_next_ns <= t->now || t->state.heal_next_ns > t->now + PAUSE_MAX_NS))
         err = heal_endangered(t);
     return err;
 }
 
 static bool endangered_due(struct tables *t, const struct cluster *cluster, uint64_t now)
 {
-    if (t->state.below_target == 0 || (t->state.heal_next_ns > now && t->state.heal_next_ns <= now + PAUSE_MAX_NS))
+    if (t->state.below_target == 0 ||
+        (t->state.heal_next_ns > now && t->state.heal_next_ns <= now + PAUSE_MAX_NS))
         return false;
     unsigned up = cluster_up(cluster);
     for (unsigned level = 1; level < up && level <= MD_COPIES_MAX; level++) {
@@ -234,7 +241,8 @@ struct task_message {
     Tarn__Replica *pointers[MD_REPLICAS_MAX];
 };
 
-static int task_fill(struct tables *t, const struct row *row, const struct cluster *cluster, struct task_message *out)
+static int task_fill(struct tables *t, const struct row *row, const struct cluster *cluster,
+                     struct task_message *out)
 {
     struct store_task task;
     if (store_task_decode(key_number(&row->key, 1), row->value, row->len, &task) != 0)
@@ -256,7 +264,8 @@ static int task_fill(struct tables *t, const struct row *row, const struct clust
     for (unsigned i = 0; i < chunk.n_replicas; i++) {
         const struct chunk_replica *r = &chunk.replicas[i];
         const struct node *node = cluster_node(cluster, r->disk);
-        if (!(r->flags & REPLICA_READY) || !(r->flags & REPLICA_SEALED) || node == NULL || !node->up)
+        if (!(r->flags & REPLICA_READY) || !(r->flags & REPLICA_SEALED) || node == NULL ||
+            !node->up)
             continue;
         replica_message(r, cluster, &out->replicas[m->n_from]);
         out->pointers[m->n_from] = &out->replicas[m->n_from];

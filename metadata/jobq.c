@@ -7,7 +7,7 @@
 #include "ops.h"
 #include "session.h"
 
-#define LIST_MAX 500          /* jobs, inputs or tasks in one answer */
+#define LIST_MAX 500            /* jobs, inputs or tasks in one answer */
 #define LIST_BYTES_MAX KIB(700) /* of one answer: below the frame's 1 MiB of control */
 
 /* ---- rows that are packed messages behind the version byte */
@@ -24,14 +24,16 @@ static int message_put(struct tables *t, const struct key *key, const ProtobufCM
     return tables_put(t, key, &w);
 }
 
-static ProtobufCMessage *message_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *data, size_t len)
+static ProtobufCMessage *message_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *data,
+                                        size_t len)
 {
     if (len < 1 || data[0] != RECORD_VERSION)
         return NULL;
     return protobuf_c_message_unpack(type, NULL, len - 1, data + 1);
 }
 
-static int message_get(struct tables *t, const struct key *key, const ProtobufCMessageDescriptor *type, void *ret)
+static int message_get(struct tables *t, const struct key *key,
+                       const ProtobufCMessageDescriptor *type, void *ret)
 {
     struct kv_val value;
     int err = tables_get(t, key, &value);
@@ -58,7 +60,8 @@ static int job_load(struct tables *t, uint64_t id, Tarn__Job **ret)
 {
     struct key key = key_1(TABLE_JOB, id);
     int err = message_get(t, &key, &tarn__job__descriptor, ret);
-    return err == -E_NOENT ? tables_fail(t, err, "job %llu is not known", (unsigned long long)id) : err;
+    return err == -E_NOENT ? tables_fail(t, err, "job %llu is not known", (unsigned long long)id)
+                           : err;
 }
 
 static bool job_live(const Tarn__Job *job)
@@ -111,7 +114,8 @@ static int make_dir(struct tables *t, const Tarn__Job *job)
         err = ns_inode_get(t, entry.ino, &jobs);
     if (err != 0)
         return tables_fail(t, err, "the directory /jobs is not there");
-    struct ns_new spec = {.type = TARN__FILE_TYPE__FT_DIR, .mode = 0755, .uid = job->uid, .gid = job->gid};
+    struct ns_new spec = {
+        .type = TARN__FILE_TYPE__FT_DIR, .mode = 0755, .uid = job->uid, .gid = job->gid};
     return ns_mkdir(t, &jobs, strrchr(job->dir, '/') + 1, &spec, &dir);
 }
 
@@ -172,7 +176,8 @@ int jobq_cmd_inputs(struct tables *t, const void *message)
     if (err != 0)
         return err;
     if (!job_live(job) || (job->input_done && m->n_paths > 0))
-        return tables_fail(t, -E_INVAL, "job %llu takes no more inputs", (unsigned long long)m->job);
+        return tables_fail(t, -E_INVAL, "job %llu takes no more inputs",
+                           (unsigned long long)m->job);
     for (size_t i = 0; i < m->n_paths && err == 0; i++)
         err = input_add(t, job, m->paths[i]);
     job->input_done |= m->end;
@@ -192,7 +197,8 @@ int jobq_cmd_cancel(struct tables *t, const void *message)
         return err;
     if (!job_live(job) || job->cancel)
         return job_reply(t, job);
-    job->cancel = true; /* from now on no task commits; the allocator ends the running ones and finishes */
+    job->cancel =
+        true; /* from now on no task commits; the allocator ends the running ones and finishes */
     if (job->state == TARN__JOB_STATE__JOB_QUEUED) {
         job->state = TARN__JOB_STATE__JOB_CANCELED;
         job->done = t->now;
@@ -232,7 +238,8 @@ static int planned(struct tables *t, uint64_t job, uint32_t phase, uint64_t *ret
     return err == -E_NOENT ? 0 : err;
 }
 
-/* The phase has that many tasks; a plan only grows (inputs may still come), a repeated one changes nothing. */
+/* The phase has that many tasks; a plan only grows (inputs may still come), a repeated one changes
+ * nothing. */
 int jobq_cmd_plan(struct tables *t, const void *message)
 {
     const Tarn__JobPlan *m = message;
@@ -250,7 +257,8 @@ int jobq_cmd_plan(struct tables *t, const void *message)
     if (!job_live(job) || job->cancel)
         return -E_CANCELED;
     if (m->tasks < before)
-        return tables_fail(t, -E_INVAL, "phase %u has %llu tasks already", m->phase, (unsigned long long)before);
+        return tables_fail(t, -E_INVAL, "phase %u has %llu tasks already", m->phase,
+                           (unsigned long long)before);
     job->tasks += m->tasks - before;
     job->phase = MAX(job->phase, m->phase);
     job->state = TARN__JOB_STATE__JOB_RUNNING;
@@ -294,7 +302,8 @@ int jobq_cmd_task_start(struct tables *t, const void *message)
     if (!job_live(job) || job->cancel)
         return -E_CANCELED;
     if (m->index >= tasks)
-        return tables_fail(t, -E_INVAL, "phase %u has %llu tasks", m->phase, (unsigned long long)tasks);
+        return tables_fail(t, -E_INVAL, "phase %u has %llu tasks", m->phase,
+                           (unsigned long long)tasks);
     err = message_get(t, &key, &tarn__task__descriptor, &before);
     if (err != 0 && err != -E_NOENT)
         return err;
@@ -352,8 +361,8 @@ static int commit_job(struct tables *t, Tarn__Job *job, const Tarn__Task *task)
 static int commit_check(struct tables *t, const Tarn__Task *task, const Tarn__Task *current)
 {
     if (current == NULL || task->attempt != current->attempt)
-        return tables_fail(t, -E_STALE, "attempt %u of the task is not the current one (%u)", task->attempt,
-                           current == NULL ? 0 : current->attempt);
+        return tables_fail(t, -E_STALE, "attempt %u of the task is not the current one (%u)",
+                           task->attempt, current == NULL ? 0 : current->attempt);
     return current->state == TARN__TASK_STATE__TASK_RUNNING ? 0 : 1;
 }
 
@@ -471,12 +480,13 @@ static int live_jobs(struct tables *t, uint64_t after, struct list *list)
 int jobq_query_list(struct tables *t, const void *message)
 {
     const Tarn__JobList *m = message;
-    _cleanup_(list_fini) struct list list = {.type = &tarn__job__descriptor, .t = t,
-                                             .own_jobs_only = t->cred.uid != 0};
+    _cleanup_(list_fini) struct list list = {
+        .type = &tarn__job__descriptor, .t = t, .own_jobs_only = t->cred.uid != 0};
     struct key prefix = key_table(TABLE_JOB), start = key_1(TABLE_JOB, m->after + 1);
     int err = list_init(&list, m->max);
     if (err == 0)
-        err = m->live ? live_jobs(t, m->after, &list) : tables_scan(t, &start, &prefix, list_visit, &list);
+        err = m->live ? live_jobs(t, m->after, &list)
+                      : tables_scan(t, &start, &prefix, list_visit, &list);
     if (err != 0)
         return err;
     Tarn__JobListReply reply = TARN__JOB_LIST_REPLY__INIT;
@@ -491,7 +501,8 @@ int jobq_query_inputs(struct tables *t, const void *message)
     const Tarn__JobInputList *m = message;
     _cleanup_(job_freep) Tarn__Job *job = NULL;
     _cleanup_(list_fini) struct list list = {.type = &tarn__job_input__descriptor, .t = t};
-    struct key prefix = key_1(TABLE_JOB_INPUT, m->job), start = key_2(TABLE_JOB_INPUT, m->job, m->after);
+    struct key prefix = key_1(TABLE_JOB_INPUT, m->job),
+               start = key_2(TABLE_JOB_INPUT, m->job, m->after);
     int err = job_load(t, m->job, &job);
     if (err == 0)
         err = may_use(t, job);

@@ -1,12 +1,14 @@
-/* Records of jobs, their inputs and tasks. The allocator decides what runs where; here is what is true:
- * which attempt of a task is the current one, and that only it can commit, once (J1-J4 in
- * docs/invariants.md). A task without a record is ready and was never started. Threads: the transaction's. */
+/* Records of jobs, their inputs and tasks. The allocator decides what runs where; here is what is
+ * true: which attempt of a task is the current one, and that only it can commit, once (J1-J4 in
+ * docs/invariants.md). A task without a record is ready and was never started. Threads: the
+ * transaction's. */
 #ifndef TARN_METADATA_JOBQ_H
 #define TARN_METADATA_JOBQ_H
 
 #include "tables.h"
 
-#define JOBQ_ROLE "allocator" /* JOB_PLAN, JOB_FINISH and TASK_START carry the epoch of its holder */
+#define JOBQ_ROLE                                                                                  \
+    "allocator" /* JOB_PLAN, JOB_FINISH and TASK_START carry the epoch of its holder */
 #define JOBQ_PHASES_MAX 64
 #define JOBQ_TASKS_MAX 10000000ull /* of one phase */
 

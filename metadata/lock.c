@@ -59,7 +59,8 @@ static void range_decode(struct reader *r, struct lock_range *ret)
     ret->pid = reader_u32(r);
     ret->handle = reader_u64(r);
     ret->waiter = reader_u64(r);
-    if (ret->end < ret->start || ret->type < TARN__LOCK_TYPE__LOCK_SH || ret->type > TARN__LOCK_TYPE__LOCK_EX)
+    if (ret->end < ret->start || ret->type < TARN__LOCK_TYPE__LOCK_SH ||
+        ret->type > TARN__LOCK_TYPE__LOCK_EX)
         r->failed = true;
 }
 
@@ -113,7 +114,8 @@ static bool conflicts(const struct lock_range *a, const struct lock_range *b)
            (a->type == TARN__LOCK_TYPE__LOCK_EX || b->type == TARN__LOCK_TYPE__LOCK_EX);
 }
 
-const struct lock_range *lock_table_conflict(const struct lock_table *table, const struct lock_range *range)
+const struct lock_range *lock_table_conflict(const struct lock_table *table,
+                                             const struct lock_range *range)
 {
     for (size_t i = 0; i < table->n_held && table->held[i].start <= range->end; i++)
         if (conflicts(&table->held[i], range))
@@ -129,7 +131,8 @@ static bool holds_part(const struct lock_table *table, const struct lock_range *
     return false;
 }
 
-bool lock_table_queued(const struct lock_table *table, const struct lock_range *range, size_t before)
+bool lock_table_queued(const struct lock_table *table, const struct lock_range *range,
+                       size_t before)
 {
     if (holds_part(table, range))
         return false;
@@ -142,7 +145,8 @@ bool lock_table_queued(const struct lock_table *table, const struct lock_range *
 static void held_remove(struct lock_table *table, size_t index)
 {
     table->n_held--;
-    memmove(&table->held[index], &table->held[index + 1], (table->n_held - index) * sizeof *table->held);
+    memmove(&table->held[index], &table->held[index + 1],
+            (table->n_held - index) * sizeof *table->held);
 }
 
 static void held_insert(struct lock_table *table, const struct lock_range *range)
@@ -161,11 +165,13 @@ static void held_insert(struct lock_table *table, const struct lock_range *range
 
 static bool touches(const struct lock_range *a, const struct lock_range *b)
 {
-    return (a->end == UINT64_MAX || b->start <= a->end + 1) && (b->end == UINT64_MAX || a->start <= b->end + 1);
+    return (a->end == UINT64_MAX || b->start <= a->end + 1) &&
+           (b->end == UINT64_MAX || a->start <= b->end + 1);
 }
 
 /* What is left of `old` outside of `range` goes back: at most two pieces. */
-static void put_rest(struct lock_table *table, const struct lock_range *old, const struct lock_range *range)
+static void put_rest(struct lock_table *table, const struct lock_range *old,
+                     const struct lock_range *range)
 {
     if (old->start < range->start) {
         struct lock_range left = *old;
@@ -182,7 +188,8 @@ static void put_rest(struct lock_table *table, const struct lock_range *old, con
 int lock_table_set(struct lock_table *table, const struct lock_range *range)
 {
     /* One more at most two pieces of a split: room first, so that nothing fails half way. */
-    if (range->type != TARN__LOCK_TYPE__LOCK_UN && table->n_held + table->n_waiters + 2 > LOCK_RANGES_MAX)
+    if (range->type != TARN__LOCK_TYPE__LOCK_UN &&
+        table->n_held + table->n_waiters + 2 > LOCK_RANGES_MAX)
         return -E_BUSY;
     int err = held_room(table, 3);
     if (err != 0)
@@ -260,7 +267,8 @@ int lock_table_grant(struct lock_table *table, struct lock_range *ret, bool *ret
     return 0;
 }
 
-void lock_table_remove(struct lock_table *table, lock_match match, const void *arg, size_t *ret_removed)
+void lock_table_remove(struct lock_table *table, lock_match match, const void *arg,
+                       size_t *ret_removed)
 {
     size_t held = 0, waiters = 0;
     for (size_t i = 0; i < table->n_held; i++)

@@ -1,5 +1,5 @@
-/* The commands of locks. Rows: the table of a file and kind; who waits where (the graph for deadlock
- * detection, fcntl only); in which files a session has locks (for its end). */
+/* The commands of locks. Rows: the table of a file and kind; who waits where (the graph for
+ * deadlock detection, fcntl only); in which files a session has locks (for its end). */
 #include "common/err.h"
 #include "lock.h"
 #include "namespace.h"
@@ -107,7 +107,8 @@ static int reply(struct tables *t, bool granted, bool queued)
     return tables_reply(t, &message.base);
 }
 
-/* ---- deadlock: is there a way along "waits for" from those who block `range` back to its owner? */
+/* ---- deadlock: is there a way along "waits for" from those who block `range` back to its owner?
+ */
 struct graph {
     struct tables *t;
     struct lock_owner self;
@@ -140,7 +141,8 @@ static bool blocks(const struct lock_range *a, const struct lock_range *b)
 }
 
 /* Adds everybody who blocks the range; `before`: waiters ahead of it. */
-static int graph_blockers(struct graph *g, const struct lock_table *table, const struct lock_range *range, size_t before)
+static int graph_blockers(struct graph *g, const struct lock_table *table,
+                          const struct lock_range *range, size_t before)
 {
     int err = 0;
     for (size_t i = 0; i < table->n_held && err == 0; i++)
@@ -172,7 +174,8 @@ static int graph_expand(struct graph *g, const struct lock_owner *owner)
     return err;
 }
 
-static int deadlock_check(struct tables *t, const struct lock_table *table, const struct lock_range *range)
+static int deadlock_check(struct tables *t, const struct lock_table *table,
+                          const struct lock_range *range)
 {
     struct graph g = {.t = t, .self = range->owner};
     _cleanup_free_ struct lock_owner *owners = calloc(LOCK_WAIT_GRAPH_MAX, sizeof *owners);
@@ -192,8 +195,8 @@ static bool holds_already(const struct lock_table *table, const struct lock_rang
 {
     for (size_t i = 0; i < table->n_held; i++) {
         const struct lock_range *h = &table->held[i];
-        if (is_owner(&h->owner, &range->owner) && h->type == range->type && h->start <= range->start &&
-            h->end >= range->end)
+        if (is_owner(&h->owner, &range->owner) && h->type == range->type &&
+            h->start <= range->start && h->end >= range->end)
             return true;
     }
     return false;
@@ -202,7 +205,8 @@ static bool holds_already(const struct lock_table *table, const struct lock_rang
 static bool waits_already(const struct lock_table *table, const struct lock_range *range)
 {
     for (size_t i = 0; i < table->n_waiters; i++)
-        if (table->waiters[i].owner.session == range->owner.session && table->waiters[i].waiter == range->waiter)
+        if (table->waiters[i].owner.session == range->owner.session &&
+            table->waiters[i].waiter == range->waiter)
             return true;
     return false;
 }
@@ -232,11 +236,17 @@ static int lock_now(struct tables *t, struct file_locks *f, const struct lock_ra
 int lock_cmd_lock(struct tables *t, const void *message)
 {
     const Tarn__Lock *m = message;
-    if ((unsigned)m->kind > TARN__LOCK_KIND__LOCK_FLOCK || (unsigned)m->type > TARN__LOCK_TYPE__LOCK_EX || m->end < m->start ||
+    if ((unsigned)m->kind > TARN__LOCK_KIND__LOCK_FLOCK ||
+        (unsigned)m->type > TARN__LOCK_TYPE__LOCK_EX || m->end < m->start ||
         (m->wait && m->waiter == 0))
         return -E_INVAL;
-    struct lock_range range = {.owner = {t->session, m->owner}, .start = m->start, .end = m->end,
-                               .type = (uint8_t)m->type, .pid = m->pid, .handle = m->handle, .waiter = m->waiter};
+    struct lock_range range = {.owner = {t->session, m->owner},
+                               .start = m->start,
+                               .end = m->end,
+                               .type = (uint8_t)m->type,
+                               .pid = m->pid,
+                               .handle = m->handle,
+                               .waiter = m->waiter};
     struct key inode = key_1(TABLE_INODE, m->ino);
     if (!tables_has(t, &inode))
         return t->failed != 0 ? t->failed : -E_NOENT;
@@ -266,7 +276,8 @@ int lock_cmd_cancel(struct tables *t, const void *message)
         if (err != 0)
             return err;
         for (size_t i = 0; i < f.table.n_held; i++)
-            if (m->waiter != 0 && f.table.held[i].owner.session == t->session && f.table.held[i].waiter == m->waiter)
+            if (m->waiter != 0 && f.table.held[i].owner.session == t->session &&
+                f.table.held[i].waiter == m->waiter)
                 return reply(t, true, false);
         for (size_t i = 0; i < f.table.n_waiters; i++) {
             struct lock_range range = f.table.waiters[i];
@@ -284,7 +295,8 @@ int lock_cmd_cancel(struct tables *t, const void *message)
 }
 
 /* Takes all that matches out of one file's locks. */
-static int drop(struct tables *t, uint64_t ino, uint8_t kind, uint64_t session, lock_match match, const void *arg)
+static int drop(struct tables *t, uint64_t ino, uint8_t kind, uint64_t session, lock_match match,
+                const void *arg)
 {
     _cleanup_(file_locks_fini) struct file_locks f = {0};
     int err = load(t, ino, kind, &f);
@@ -332,18 +344,20 @@ int lock_session_end(struct tables *t, uint64_t session)
     _cleanup_(rows_fini) struct rows rows = {0};
     int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
     for (size_t i = 0; i < rows.count && err == 0; i++)
-        err = drop(t, key_number(&rows.rows[i].key, 1), (uint8_t)key_number(&rows.rows[i].key, 2), session,
-                   match_session, &session);
+        err = drop(t, key_number(&rows.rows[i].key, 1), (uint8_t)key_number(&rows.rows[i].key, 2),
+                   session, match_session, &session);
     return err;
 }
 
 int lock_query_get(struct tables *t, const void *message)
 {
     const Tarn__GetLock *m = message;
-    if ((unsigned)m->kind > TARN__LOCK_KIND__LOCK_FLOCK || m->end < m->start || m->type < TARN__LOCK_TYPE__LOCK_SH ||
-        (unsigned)m->type > TARN__LOCK_TYPE__LOCK_EX)
+    if ((unsigned)m->kind > TARN__LOCK_KIND__LOCK_FLOCK || m->end < m->start ||
+        m->type < TARN__LOCK_TYPE__LOCK_SH || (unsigned)m->type > TARN__LOCK_TYPE__LOCK_EX)
         return -E_INVAL;
-    struct lock_range range = {.owner = {t->session, m->owner}, .start = m->start, .end = m->end,
+    struct lock_range range = {.owner = {t->session, m->owner},
+                               .start = m->start,
+                               .end = m->end,
                                .type = (uint8_t)m->type};
     _cleanup_(file_locks_fini) struct file_locks f = {0};
     int err = load(t, m->ino, (uint8_t)m->kind, &f);

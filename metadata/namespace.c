@@ -8,7 +8,8 @@
 #include "common/err.h"
 #include "session.h"
 
-/* Chunks of a file that are given back within the command that removed it; the rest goes in steps. */
+/* Chunks of a file that are given back within the command that removed it; the rest goes in steps.
+ */
 #define COLLECT_EXTENTS_MAX 64
 
 int ns_inode_get(struct tables *t, uint64_t ino, struct inode *ret)
@@ -108,7 +109,8 @@ int ns_name_check(const char *name)
     return strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ? -E_INVAL : 0;
 }
 
-int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new *spec, struct inode *ret)
+int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new *spec,
+                  struct inode *ret)
 {
     struct inode inode = {.ino = tables_state(t)->next_ino++,
                           .type = spec->type,
@@ -121,7 +123,8 @@ int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new
                           .rdev = spec->rdev,
                           .version = 1};
     inode.mtime = inode.ctime = inode.atime = inode.btime = t->now;
-    if (dir->mode & S_ISGID) { /* POSIX mkdir(): group of the parent; Linux: directories pass the bit on */
+    if (dir->mode &
+        S_ISGID) { /* POSIX mkdir(): group of the parent; Linux: directories pass the bit on */
         inode.gid = dir->gid;
         if (inode.type == TARN__FILE_TYPE__FT_DIR)
             inode.mode |= S_ISGID;
@@ -160,7 +163,8 @@ int ns_entry_add(struct tables *t, struct inode *dir, const char *name, const st
     return 0;
 }
 
-int ns_entry_remove(struct tables *t, struct inode *dir, const char *name, const struct inode *child)
+int ns_entry_remove(struct tables *t, struct inode *dir, const char *name,
+                    const struct inode *child)
 {
     struct key key = key_named(TABLE_ENTRY, dir->ino, name, strlen(name));
     int err = tables_del(t, &key);
@@ -174,7 +178,8 @@ int ns_entry_remove(struct tables *t, struct inode *dir, const char *name, const
     return 0;
 }
 
-int ns_mkdir(struct tables *t, struct inode *dir, const char *name, const struct ns_new *spec, struct inode *ret)
+int ns_mkdir(struct tables *t, struct inode *dir, const char *name, const struct ns_new *spec,
+             struct inode *ret)
 {
     struct inode child = {0};
     int err = ns_inode_make(t, dir, spec, &child);
@@ -280,12 +285,17 @@ int ns_garbage_step(struct tables *t, unsigned steps, unsigned *ret_done)
 
 int ns_init(struct tables *t)
 {
-    struct inode root = {.ino = MD_ROOT, .type = TARN__FILE_TYPE__FT_DIR, .mode = 0755, .nlink = 2,
-                         .parent = MD_ROOT, .version = 1};
+    struct inode root = {.ino = MD_ROOT,
+                         .type = TARN__FILE_TYPE__FT_DIR,
+                         .mode = 0755,
+                         .nlink = 2,
+                         .parent = MD_ROOT,
+                         .version = 1};
     int err = ns_inode_put(t, &root);
     if (err != 0)
         return err;
     struct inode jobs = {0};
     /* Users make nothing there themselves: JOB_CREATE makes /jobs/ID in the caller's name. */
-    return ns_mkdir(t, &root, "jobs", &(struct ns_new){.type = TARN__FILE_TYPE__FT_DIR, .mode = 0755}, &jobs);
+    return ns_mkdir(t, &root, "jobs",
+                    &(struct ns_new){.type = TARN__FILE_TYPE__FT_DIR, .mode = 0755}, &jobs);
 }

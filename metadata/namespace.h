@@ -1,6 +1,7 @@
 /* The tree: inodes, directory entries, permissions, path walk, and the commands that change it.
- * Source of the rules: POSIX.1-2017 (rename, unlink, link, mkdir, chmod, chown), renameat2(2), path_resolution(7).
- * Invariants N1-N6 in docs/invariants.md. Threads: the transaction's. Cost: O(log table) per component. */
+ * Source of the rules: POSIX.1-2017 (rename, unlink, link, mkdir, chmod, chown), renameat2(2),
+ * path_resolution(7). Invariants N1-N6 in docs/invariants.md. Threads: the transaction's. Cost:
+ * O(log table) per component. */
 #ifndef TARN_METADATA_NAMESPACE_H
 #define TARN_METADATA_NAMESPACE_H
 
@@ -9,15 +10,16 @@
 #define NS_SYMLINKS_MAX 40 /* as Linux: path_resolution(7) */
 #define NS_LINKS_MAX 65000 /* entries that name one file */
 #define NS_PATH_MAX 65536  /* bytes of a path with its symbolic links put in */
-/* The object `a` beside the keys `a/b`: its entry inside the directory `a`. No client makes that name:
- * key escaping writes a leading '%' of a component as "%25". */
+/* The object `a` beside the keys `a/b`: its entry inside the directory `a`. No client makes that
+ * name: key escaping writes a leading '%' of a component as "%25". */
 #define NS_SELF "%self"
 
 enum ns_may { NS_READ = 4, NS_WRITE = 2, NS_EXEC = 1 };
 
 int ns_inode_get(struct tables *t, uint64_t ino, struct inode *ret); /* -E_NOENT */
 int ns_inode_put(struct tables *t, const struct inode *inode);
-int ns_entry_get(struct tables *t, uint64_t dir, const char *name, struct entry *ret); /* -E_NOENT */
+int ns_entry_get(struct tables *t, uint64_t dir, const char *name,
+                 struct entry *ret); /* -E_NOENT */
 
 /* 0, -E_ACCES. Owner, group, other; root passes, but executes only what somebody may execute. */
 int ns_may(const struct tables *t, const struct inode *inode, unsigned mask);
@@ -28,20 +30,23 @@ uint8_t ns_copies(const struct inode *inode);
 void ns_touch(const struct tables *t, struct inode *inode, bool content);
 
 enum ns_walk_flags {
-    NS_NOFOLLOW = 1,  /* a symbolic link in the last component is the answer */
-    NS_MAY_MISS = 2,  /* the last component may be missing: found = false */
-    NS_MKDIRS = 4,    /* missing directories on the way are made */
-    NS_IMPLICIT = 8   /* … for an object's key: flagged, and a file in the way moves to NS_SELF */
+    NS_NOFOLLOW = 1, /* a symbolic link in the last component is the answer */
+    NS_MAY_MISS = 2, /* the last component may be missing: found = false */
+    NS_MKDIRS = 4,   /* missing directories on the way are made */
+    NS_IMPLICIT = 8  /* … for an object's key: flagged, and a file in the way moves to NS_SELF */
 };
 struct ns_walk {
     bool found;
-    struct inode inode;          /* when found */
-    struct inode dir;            /* directory of the last component; dir.ino 0 when it is the start, "/" or ".." */
-    char name[MD_NAME_MAX + 1];  /* of the last component */
+    struct inode inode; /* when found */
+    struct inode
+        dir; /* directory of the last component; dir.ino 0 when it is the start, "/" or ".." */
+    char name[MD_NAME_MAX + 1]; /* of the last component */
 };
 void ns_walk_fini(struct ns_walk *walk);
-/* Resolves path from the inode `start` (0 = root). Errors: -E_NOENT -E_NOTDIR -E_ACCES -E_LOOP -E_NAMETOOLONG. */
-int ns_walk(struct tables *t, uint64_t start, const char *path, unsigned flags, struct ns_walk *ret);
+/* Resolves path from the inode `start` (0 = root). Errors: -E_NOENT -E_NOTDIR -E_ACCES -E_LOOP
+ * -E_NAMETOOLONG. */
+int ns_walk(struct tables *t, uint64_t start, const char *path, unsigned flags,
+            struct ns_walk *ret);
 /* The inode a Where names; NULL = the root. `flags` adds to its nofollow. */
 int ns_where(struct tables *t, const Tarn__Where *where, unsigned flags, struct inode *ret);
 /* The directory a Where names. -E_NOTDIR. */
@@ -58,22 +63,28 @@ struct ns_new {
     const char *target;
 };
 /* A new inode, not yet put and without an entry. */
-int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new *spec, struct inode *ret);
+int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new *spec,
+                  struct inode *ret);
 int ns_entry_add(struct tables *t, struct inode *dir, const char *name, const struct inode *child);
-int ns_entry_remove(struct tables *t, struct inode *dir, const char *name, const struct inode *child);
+int ns_entry_remove(struct tables *t, struct inode *dir, const char *name,
+                    const struct inode *child);
 /* Both with puts of dir and child: makes a directory. */
-int ns_mkdir(struct tables *t, struct inode *dir, const char *name, const struct ns_new *spec, struct inode *ret);
-/* -E_PERM -E_ACCES: may the caller take `child` out of `dir`? Write permission and the sticky rule. */
+int ns_mkdir(struct tables *t, struct inode *dir, const char *name, const struct ns_new *spec,
+             struct inode *ret);
+/* -E_PERM -E_ACCES: may the caller take `child` out of `dir`? Write permission and the sticky rule.
+ */
 int ns_may_remove(const struct tables *t, const struct inode *dir, const struct inode *child);
 /* One name less: puts the inode, orphans or collects it when that was the last. */
 int ns_unref(struct tables *t, struct inode *inode);
-/* Removes inode and contents now, or queues it when it has many chunks. nlink is 0, nobody has it open. */
+/* Removes inode and contents now, or queues it when it has many chunks. nlink is 0, nobody has it
+ * open. */
 int ns_collect(struct tables *t, struct inode *inode);
 /* Up to `steps` pieces of queued collecting; *ret_done counts. */
 int ns_garbage_step(struct tables *t, unsigned steps, unsigned *ret_done);
 /* Creates or replaces an object's entry (OBJECT_COMMIT, TASK_COMMIT); *ret is the new inode. */
 int ns_object_commit(struct tables *t, const Tarn__NewObject *object, struct inode *ret);
-/* After an entry of `dir` went: removes implicit empty directories upwards, moves a lonely NS_SELF back up. */
+/* After an entry of `dir` went: removes implicit empty directories upwards, moves a lonely NS_SELF
+ * back up. */
 int ns_prune(struct tables *t, uint64_t dir);
 /* Stores an extended attribute without a permission check. -E_RANGE -E_NOSPC. */
 int ns_xattr_set(struct tables *t, uint64_t ino, const char *name, ProtobufCBinaryData value);

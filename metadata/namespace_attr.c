@@ -1,4 +1,5 @@
-/* SETATTR and SETXATTR. Source: POSIX.1-2017 chmod(), chown(), truncate(), utimensat(); xattr(7). */
+/* SETATTR and SETXATTR. Source: POSIX.1-2017 chmod(), chown(), truncate(), utimensat(); xattr(7).
+ */
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -116,8 +117,9 @@ int ns_cmd_setattr(struct tables *t, const void *message)
         err = set_mode(t, m, &inode);
     if (err == 0 && (m->mask & (TARN__SET_ATTR_BITS__SA_SIZE | TARN__SET_ATTR_BITS__SA_GROW)))
         err = set_size(t, m, &inode);
-    if (err == 0 && (m->mask & (TARN__SET_ATTR_BITS__SA_ATIME | TARN__SET_ATTR_BITS__SA_MTIME |
-                                TARN__SET_ATTR_BITS__SA_ATIME_NOW | TARN__SET_ATTR_BITS__SA_MTIME_NOW)))
+    if (err == 0 &&
+        (m->mask & (TARN__SET_ATTR_BITS__SA_ATIME | TARN__SET_ATTR_BITS__SA_MTIME |
+                    TARN__SET_ATTR_BITS__SA_ATIME_NOW | TARN__SET_ATTR_BITS__SA_MTIME_NOW)))
         err = set_times(t, m, &inode);
     if (err != 0)
         return err;
@@ -141,7 +143,8 @@ static int may_set_xattr(struct tables *t, const char *name, const struct inode 
 {
     bool root = t->cred.uid == 0, owner = t->cred.uid == inode->uid;
     if (has_prefix(name, "user.")) {
-        bool data = inode->type == TARN__FILE_TYPE__FT_FILE || inode->type == TARN__FILE_TYPE__FT_DIR;
+        bool data =
+            inode->type == TARN__FILE_TYPE__FT_FILE || inode->type == TARN__FILE_TYPE__FT_DIR;
         return data ? ns_may(t, inode, NS_WRITE) : -E_PERM;
     }
     if (has_prefix(name, "trusted."))
@@ -156,7 +159,8 @@ static int xattr_count(void *arg, struct kv_val key, struct kv_val value)
     return ++*(unsigned *)arg >= XATTRS_MAX ? 1 : 0;
 }
 
-static int xattr_put(struct tables *t, const struct key *key, uint64_t ino, ProtobufCBinaryData value)
+static int xattr_put(struct tables *t, const struct key *key, uint64_t ino,
+                     ProtobufCBinaryData value)
 {
     unsigned count = 0;
     struct key prefix = key_1(TABLE_XATTR, ino);

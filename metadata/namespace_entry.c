@@ -23,7 +23,9 @@ static int reply_entry(struct tables *t, const struct inode *inode, uint64_t han
 static int create_existing(struct tables *t, const Tarn__Create *m, struct inode *inode)
 {
     if (m->type == TARN__FILE_TYPE__FT_DIR)
-        return m->parents && inode->type == TARN__FILE_TYPE__FT_DIR ? reply_entry(t, inode, 0, false) : -E_EXIST;
+        return m->parents && inode->type == TARN__FILE_TYPE__FT_DIR
+                   ? reply_entry(t, inode, 0, false)
+                   : -E_EXIST;
     if (m->exclusive || m->type != TARN__FILE_TYPE__FT_FILE)
         return -E_EXIST;
     if (inode->type == TARN__FILE_TYPE__FT_DIR)
@@ -41,8 +43,12 @@ static int create_new(struct tables *t, const Tarn__Create *m, struct ns_walk *a
     bool device = m->type == TARN__FILE_TYPE__FT_CHR || m->type == TARN__FILE_TYPE__FT_BLK;
     if (device && t->cred.uid != 0)
         return -E_PERM;
-    struct ns_new spec = {.type = (uint8_t)m->type, .mode = (uint16_t)(m->mode & 07777), .rdev = m->rdev,
-                          .copies = (uint8_t)m->copies, .uid = t->cred.uid, .gid = t->cred.gid,
+    struct ns_new spec = {.type = (uint8_t)m->type,
+                          .mode = (uint16_t)(m->mode & 07777),
+                          .rdev = m->rdev,
+                          .copies = (uint8_t)m->copies,
+                          .uid = t->cred.uid,
+                          .gid = t->cred.gid,
                           .target = m->target};
     _cleanup_(inode_fini) struct inode inode = {0};
     err = ns_inode_make(t, &at->dir, &spec, &inode);
@@ -61,7 +67,8 @@ static int create_new(struct tables *t, const Tarn__Create *m, struct ns_walk *a
 int ns_cmd_create(struct tables *t, const void *message)
 {
     const Tarn__Create *m = message;
-    if (m->type < TARN__FILE_TYPE__FT_FILE || m->type > TARN__FILE_TYPE__FT_SOCK || m->copies > MD_COPIES_MAX)
+    if (m->type < TARN__FILE_TYPE__FT_FILE || m->type > TARN__FILE_TYPE__FT_SOCK ||
+        m->copies > MD_COPIES_MAX)
         return -E_INVAL;
     bool link = m->type == TARN__FILE_TYPE__FT_SYMLINK;
     if (link && m->target[0] == 0)
@@ -169,7 +176,7 @@ struct rename {
     const Tarn__Rename *m;
     struct inode from_dir, other_dir; /* other_dir unused when both are the same */
     struct inode *to_dir;
-    struct inode source, target;      /* target.ino 0 = the name is free */
+    struct inode source, target; /* target.ino 0 = the name is free */
 };
 
 static void rename_fini(struct rename *r)
@@ -222,7 +229,8 @@ static int rename_check(struct rename *r)
     bool taken = r->target.ino != 0;
     int err = ns_may_remove(r->t, &r->from_dir, &r->source);
     if (err == 0)
-        err = taken ? ns_may_remove(r->t, r->to_dir, &r->target) : ns_may(r->t, r->to_dir, NS_WRITE | NS_EXEC);
+        err = taken ? ns_may_remove(r->t, r->to_dir, &r->target)
+                    : ns_may(r->t, r->to_dir, NS_WRITE | NS_EXEC);
     if (err != 0)
         return err;
     if (exchange && !taken)

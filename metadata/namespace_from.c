@@ -1,6 +1,6 @@
-/* NewObject.from: existing files whose bytes become a new object's, in order, without copying; the same
- * change removes the files. First everything is taken out of them, then the object is placed: it may
- * take the name of one of them. */
+/* NewObject.from: existing files whose bytes become a new object's, in order, without copying; the
+ * same change removes the files. First everything is taken out of them, then the object is placed:
+ * it may take the name of one of them. */
 #include "namespace_from.h"
 
 #include "chunkmap.h"
@@ -62,22 +62,27 @@ static int take_bytes(struct tables *t, const struct inode *inode, struct ns_tak
     struct key prefix = key_1(TABLE_EXTENT, inode->ino);
     _cleanup_(rows_fini) struct rows rows = {0};
     if (inode->data_len > 0 && (taken->count > 0 || taken->size + inode->size > MD_INLINE_MAX))
-        return tables_fail(t, -E_INVAL, "bytes kept in an inode cannot be taken over into a big object");
-    memcpy(taken->data + taken->size % sizeof taken->data, inode->data_len > 0 ? inode->data : (uint8_t *)"", inode->data_len);
+        return tables_fail(t, -E_INVAL,
+                           "bytes kept in an inode cannot be taken over into a big object");
+    memcpy(taken->data + taken->size % sizeof taken->data,
+           inode->data_len > 0 ? inode->data : (uint8_t *)"", inode->data_len);
     taken->any_inline |= inode->data_len > 0;
     int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
     if (err == 0 && rows.count > 0 && taken->any_inline)
-        return tables_fail(t, -E_INVAL, "bytes kept in an inode cannot be taken over into a big object");
+        return tables_fail(t, -E_INVAL,
+                           "bytes kept in an inode cannot be taken over into a big object");
     for (size_t i = 0; i < rows.count && err == 0; i++) {
         struct extent extent;
-        if (extent_decode(key_number(&rows.rows[i].key, 1), rows.rows[i].value, rows.rows[i].len, &extent) != 0)
+        if (extent_decode(key_number(&rows.rows[i].key, 1), rows.rows[i].value, rows.rows[i].len,
+                          &extent) != 0)
             return tables_corrupt(t, &rows.rows[i].key, "extent");
         extent.offset += taken->size;
         err = extent_append(taken, extent);
         if (err == 0)
             err = tables_del(t, &rows.rows[i].key);
     }
-    if (err == 0 && (add_overflows(taken->size, inode->size, &taken->size) || taken->size > INT64_MAX))
+    if (err == 0 &&
+        (add_overflows(taken->size, inode->size, &taken->size) || taken->size > INT64_MAX))
         err = -E_FBIG;
     return err;
 }
@@ -109,7 +114,8 @@ int ns_take(struct tables *t, const Tarn__NewObject *object, struct ns_taken *ta
     int err = 0;
     for (size_t i = 0; i < object->n_from && err == 0; i++) {
         for (size_t j = 0; j < i; j++)
-            if (object->from[i]->ino == object->from[j]->ino && strcmp(object->from[i]->path, object->from[j]->path) == 0)
+            if (object->from[i]->ino == object->from[j]->ino &&
+                strcmp(object->from[i]->path, object->from[j]->path) == 0)
                 return tables_fail(t, -E_INVAL, "%.100s is listed twice", object->from[i]->path);
         err = take_one(t, object->from[i], taken);
     }

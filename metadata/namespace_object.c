@@ -10,10 +10,13 @@
 #define PRUNE_MAX 512
 
 /* Fills the new inode from inline bytes or from the parts of uploads. */
-static int fill(struct tables *t, const Tarn__NewObject *o, const struct ns_taken *taken, struct inode *inode)
+static int fill(struct tables *t, const Tarn__NewObject *o, const struct ns_taken *taken,
+                struct inode *inode)
 {
     if ((o->data.len > 0) + (o->n_parts > 0) + (o->n_from > 0) > 1)
-        return tables_fail(t, -E_INVAL, "an object has inline bytes, parts or files to take over, only one of these");
+        return tables_fail(
+            t, -E_INVAL,
+            "an object has inline bytes, parts or files to take over, only one of these");
     if (o->data.len > MD_INLINE_MAX)
         return tables_fail(t, -E_INVAL, "at most %d bytes fit into an inode", MD_INLINE_MAX);
     if (o->etag.len > MD_ETAG_MAX)
@@ -72,7 +75,8 @@ static int replace(struct tables *t, struct ns_walk *at)
     return err == 0 ? ns_unref(t, &at->inode) : err;
 }
 
-static int put_all(struct tables *t, const Tarn__NewObject *o, struct ns_walk *at, const struct inode *inode)
+static int put_all(struct tables *t, const Tarn__NewObject *o, struct ns_walk *at,
+                   const struct inode *inode)
 {
     int err = ns_entry_add(t, &at->dir, at->name, inode);
     if (err == 0)
@@ -88,7 +92,8 @@ int ns_object_commit(struct tables *t, const Tarn__NewObject *o, struct inode *r
 {
     _cleanup_(ns_walk_fini) struct ns_walk at = {0};
     _cleanup_(ns_taken_fini) struct ns_taken taken = {0};
-    struct ns_new spec = {.type = TARN__FILE_TYPE__FT_FILE, .mode = o->mode & 07777 ? (uint16_t)(o->mode & 07777) : 0644};
+    struct ns_new spec = {.type = TARN__FILE_TYPE__FT_FILE,
+                          .mode = o->mode & 07777 ? (uint16_t)(o->mode & 07777) : 0644};
     int err = owner(t, o, &spec);
     if (err == 0)
         err = ns_take(t, o, &taken);
@@ -132,7 +137,8 @@ int ns_cmd_object_commit(struct tables *t, const void *message)
     return tables_reply(t, &entry.base);
 }
 
-/* The directory `dir` is removed from `parent`; when it holds a lonely NS_SELF, that takes its name. */
+/* The directory `dir` is removed from `parent`; when it holds a lonely NS_SELF, that takes its
+ * name. */
 static int prune_one(struct tables *t, struct inode *dir, struct inode *parent)
 {
     const char *name = (const char *)dir->data;
@@ -157,7 +163,8 @@ static int prune_one(struct tables *t, struct inode *dir, struct inode *parent)
 
 static bool prunable(struct tables *t, const struct inode *dir)
 {
-    if (!(dir->flags & INODE_IMPLICIT) || dir->data_len == 0 || dir->parent == MD_ROOT || dir->nlink == 0 || dir->entries > 1)
+    if (!(dir->flags & INODE_IMPLICIT) || dir->data_len == 0 || dir->parent == MD_ROOT ||
+        dir->nlink == 0 || dir->entries > 1)
         return false;
     struct entry entry;
     return dir->entries == 0 || ns_entry_get(t, dir->ino, NS_SELF, &entry) == 0;

@@ -1,4 +1,5 @@
-/* Path walk: path_resolution(7), with directories made on the way when an object's key asks for it. */
+/* Path walk: path_resolution(7), with directories made on the way when an object's key asks for it.
+ */
 #include <stdio.h>
 
 #include "common/check.h"
@@ -8,11 +9,11 @@
 struct walker {
     struct tables *t;
     unsigned flags;
-    struct inode at;    /* the directory reached; owned */
-    char *path;         /* owned; replaced when a symbolic link is put in */
+    struct inode at; /* the directory reached; owned */
+    char *path;      /* owned; replaced when a symbolic link is put in */
     const char *rest;
     unsigned links;
-    bool slash_behind;  /* the last component must be a directory */
+    bool slash_behind; /* the last component must be a directory */
 };
 
 static void walker_fini(struct walker *w)
@@ -35,7 +36,8 @@ static void inode_move(struct inode *to, struct inode *from)
     from->data_len = 0;
 }
 
-/* Cuts the next component into name. 0, or -E_NAMETOOLONG. *ret_last: nothing but slashes follows. */
+/* Cuts the next component into name. 0, or -E_NAMETOOLONG. *ret_last: nothing but slashes follows.
+ */
 static int next_component(struct walker *w, char name[MD_NAME_MAX + 1], bool *ret_last)
 {
     size_t len = strcspn(w->rest, "/");
@@ -85,8 +87,10 @@ static int make_on_way(struct walker *w, const char *name, struct inode *ret)
     int err = ns_may(w->t, &w->at, NS_WRITE | NS_EXEC);
     if (err != 0)
         return err;
-    struct ns_new spec = {.type = TARN__FILE_TYPE__FT_DIR, .mode = 0755,
-                          .uid = w->t->cred.uid, .gid = w->t->cred.gid};
+    struct ns_new spec = {.type = TARN__FILE_TYPE__FT_DIR,
+                          .mode = 0755,
+                          .uid = w->t->cred.uid,
+                          .gid = w->t->cred.gid};
     if (w->flags & NS_IMPLICIT)
         spec.flags = INODE_IMPLICIT;
     return ns_mkdir(w->t, &w->at, name, &spec, ret);
@@ -198,7 +202,8 @@ int ns_where(struct tables *t, const Tarn__Where *where, unsigned flags, struct 
     if (where->path[0] == 0)
         return ns_inode_get(t, where->ino == 0 ? MD_ROOT : where->ino, ret);
     _cleanup_(ns_walk_fini) struct ns_walk walk;
-    int err = ns_walk(t, where->ino, where->path, flags | (where->nofollow ? NS_NOFOLLOW : 0), &walk);
+    int err =
+        ns_walk(t, where->ino, where->path, flags | (where->nofollow ? NS_NOFOLLOW : 0), &walk);
     if (err == 0)
         inode_move(ret, &walk.inode);
     return err;

@@ -44,7 +44,8 @@ static unsigned racks_usable(const struct choice *c)
         const struct placement_node *node = &c->nodes[i];
         bool seen = !(node->holds || candidate(c, node));
         for (size_t j = 0; j < i && !seen; j++)
-            seen = c->nodes[j].rack == node->rack && (c->nodes[j].holds || candidate(c, &c->nodes[j]));
+            seen =
+                c->nodes[j].rack == node->rack && (c->nodes[j].holds || candidate(c, &c->nodes[j]));
         racks += !seen;
     }
     return racks;
@@ -78,8 +79,8 @@ static const struct placement_node *pick(const struct choice *c)
     return NULL;
 }
 
-unsigned placement_choose(const struct placement_node *nodes, size_t n, unsigned copies, uint32_t writer,
-                          struct prng *prng, uint32_t *ret_ids)
+unsigned placement_choose(const struct placement_node *nodes, size_t n, unsigned copies,
+                          uint32_t writer, struct prng *prng, uint32_t *ret_ids)
 {
     CHECK(copies <= PLACEMENT_COPIES_MAX);
     struct choice c = {.nodes = nodes, .n = n, .prng = prng};

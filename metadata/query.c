@@ -90,7 +90,8 @@ int query_readdir(struct tables *t, const void *message)
     if (err != 0)
         return err;
     struct key prefix = key_1(TABLE_ENTRY, dir.ino);
-    struct key start = key_named(TABLE_ENTRY, dir.ino, m->after, after == 0 ? 0 : after + 1); /* with the NUL: behind it */
+    struct key start = key_named(TABLE_ENTRY, dir.ino, m->after,
+                                 after == 0 ? 0 : after + 1); /* with the NUL: behind it */
     err = tables_rows(t, &start, &prefix, max + 1, &rows);
     _cleanup_(listing_free) struct listing *l = calloc(1, sizeof *l);
     if (err == 0 && l == NULL)
@@ -202,7 +203,8 @@ static int map_start(struct tables *t, uint64_t ino, uint64_t offset, struct key
     return 0;
 }
 
-static int map_add(struct tables *t, const struct row *row, const struct cluster *cluster, struct file_map *map)
+static int map_add(struct tables *t, const struct row *row, const struct cluster *cluster,
+                   struct file_map *map)
 {
     struct extent extent;
     struct chunk chunk;
@@ -210,15 +212,17 @@ static int map_add(struct tables *t, const struct row *row, const struct cluster
         return tables_corrupt(t, &row->key, "extent");
     int err = chunk_get(t, extent.chunk, &chunk);
     if (err != 0)
-        return err == -E_NOENT ? tables_corrupt(t, &row->key, "extent without its chunk, that is the") : err;
+        return err == -E_NOENT
+                   ? tables_corrupt(t, &row->key, "extent without its chunk, that is the")
+                   : err;
     extent_message_fill(&extent, &chunk, cluster, &map->messages[map->count]);
     map->pointers[map->count] = &map->messages[map->count].extent;
     map->count++;
     return 0;
 }
 
-int file_map_load(struct tables *t, const struct inode *inode, const struct cluster *cluster, uint64_t offset,
-                  uint64_t length, size_t max, struct file_map *ret)
+int file_map_load(struct tables *t, const struct inode *inode, const struct cluster *cluster,
+                  uint64_t offset, uint64_t length, size_t max, struct file_map *ret)
 {
     *ret = (struct file_map){0};
     uint64_t end;

@@ -1,11 +1,13 @@
-/* Keys in byte order. Entries are stored by name, but the key of what is inside the directory `a` begins with
- * "a/", and '-' and '.' sort before '/': so "a-b" comes before "a/x" although the entry `a` comes before `a-b`.
- * Each level of the walk therefore sets a directory aside when it meets its entry, and enters it when the next
- * entry's name is past "a/". The ones set aside are each a proper prefix of the next (a, a-, a-b: their names
- * continue with a byte below '/'), so they are a stack, and at most 255 deep.
+/* Keys in byte order. Entries are stored by name, but the key of what is inside the directory `a`
+ * begins with "a/", and '-' and '.' sort before '/': so "a-b" comes before "a/x" although the entry
+ * `a` comes before `a-b`. Each level of the walk therefore sets a directory aside when it meets its
+ * entry, and enters it when the next entry's name is past "a/". The ones set aside are each a
+ * proper prefix of the next (a, a-, a-b: their names continue with a byte below '/'), so they are a
+ * stack, and at most 255 deep.
  *
- * A walk that begins at a key must find the directories that would have been set aside by then: they are named
- * by proper prefixes of the key's first component, followed there by a byte below '/'. */
+ * A walk that begins at a key must find the directories that would have been set aside by then:
+ * they are named by proper prefixes of the key's first component, followed there by a byte below
+ * '/'. */
 #include "query.h"
 
 #include "chunkmap.h"
@@ -13,7 +15,7 @@
 #include "common/err.h"
 #include "namespace.h"
 
-#define WALK_KEY_MAX 4096   /* longer paths are no keys (S3: 1024) */
+#define WALK_KEY_MAX 4096 /* longer paths are no keys (S3: 1024) */
 #define WALK_BATCH 128
 #define LIST_STEPS_MAX 20000 /* entries looked at for one answer */
 
@@ -26,14 +28,14 @@ struct aside {
 struct level {
     struct level *up;
     uint64_t ino;
-    size_t key_len;          /* of the keys of this level: what comes before the name */
-    size_t base_len;         /* first level: names begin with these bytes */
+    size_t key_len;  /* of the keys of this level: what comes before the name */
+    size_t base_len; /* first level: names begin with these bytes */
     struct aside *asides;
     size_t n_asides, cap_asides;
     struct rows rows;
     size_t row;
     bool end;
-    struct key next;         /* where the next batch begins */
+    struct key next; /* where the next batch begins */
     char base[MD_NAME_MAX + 1];
 };
 
@@ -65,7 +67,8 @@ static void walking_free(struct walking **w)
     free(*w);
 }
 
-static int aside_push(struct level *level, const char *name, size_t len, const char *from, uint64_t ino)
+static int aside_push(struct level *level, const char *name, size_t len, const char *from,
+                      uint64_t ino)
 {
     if (level->n_asides == level->cap_asides) {
         size_t cap = level->cap_asides * 2 + 4;
@@ -75,7 +78,8 @@ static int aside_push(struct level *level, const char *name, size_t len, const c
         level->asides = grown;
         level->cap_asides = cap;
     }
-    struct aside aside = {.name = strndup(name, len), .from = from == NULL ? NULL : strdup(from), .ino = ino};
+    struct aside aside = {
+        .name = strndup(name, len), .from = from == NULL ? NULL : strdup(from), .ino = ino};
     if (aside.name == NULL || (from != NULL && aside.from == NULL)) {
         free(aside.name);
         free(aside.from);
@@ -86,7 +90,8 @@ static int aside_push(struct level *level, const char *name, size_t len, const c
 }
 
 /* Sets `name` aside when it is a directory here. */
-static int aside_named(struct walking *w, struct level *level, const char *name, size_t len, const char *from)
+static int aside_named(struct walking *w, struct level *level, const char *name, size_t len,
+                       const char *from)
 {
     char copy[MD_NAME_MAX + 1];
     struct entry entry;
@@ -121,7 +126,8 @@ static int level_seek(struct walking *w, struct level *level, const char *from)
     return err;
 }
 
-static int level_push(struct walking *w, uint64_t ino, size_t key_len, const char *base, const char *from)
+static int level_push(struct walking *w, uint64_t ino, size_t key_len, const char *base,
+                      const char *from)
 {
     struct level *level = calloc(1, sizeof *level);
     if (level == NULL)
@@ -250,7 +256,8 @@ static int walk_step(struct walking *w)
 }
 
 /* The directory part of the prefix; *ret_ino 0 when there is none such: no key has the prefix. */
-static int prefix_dir(struct tables *t, uint64_t dir, const char *prefix, size_t len, uint64_t *ret_ino)
+static int prefix_dir(struct tables *t, uint64_t dir, const char *prefix, size_t len,
+                      uint64_t *ret_ino)
 {
     *ret_ino = 0;
     struct entry entry = {.ino = dir, .type = TARN__FILE_TYPE__FT_DIR};
@@ -362,7 +369,8 @@ static int object_add(struct object_list *l, const char *key, size_t len, const 
 
 static int object_common(struct object_list *l, const char *key, size_t len)
 {
-    if (l->last_common != NULL && strlen(l->last_common) == len && memcmp(l->last_common, key, len) == 0)
+    if (l->last_common != NULL && strlen(l->last_common) == len &&
+        memcmp(l->last_common, key, len) == 0)
         return 0;
     int err = object_add(l, key, len, NULL);
     if (err != 0)
@@ -396,7 +404,8 @@ static int object_list_init(struct object_list *l, const Tarn__ListObjects *m)
     if (l->items == NULL || l->pointers == NULL)
         return -E_NOMEM;
     size_t n = strlen(m->after), d = strlen(m->delimiter), p = strlen(m->prefix);
-    if (d > 0 && n >= p + d && strncmp(m->after, m->prefix, p) == 0 && strstr(m->after + p, m->delimiter) == m->after + n - d) {
+    if (d > 0 && n >= p + d && strncmp(m->after, m->prefix, p) == 0 &&
+        strstr(m->after + p, m->delimiter) == m->after + n - d) {
         l->last_common = strdup(m->after);
         return l->last_common == NULL ? -E_NOMEM : 0;
     }
@@ -428,9 +437,13 @@ int query_list_objects(struct tables *t, const void *message)
         err = object_list_init(&l, m);
     if (err != 0)
         return err;
-    struct key_walk walk = {.dir = bucket.ino, .prefix = m->prefix, .from = m->after,
-                            .one_level = strcmp(m->delimiter, "/") == 0, .steps_max = LIST_STEPS_MAX,
-                            .visit = object_visit, .arg = &l};
+    struct key_walk walk = {.dir = bucket.ino,
+                            .prefix = m->prefix,
+                            .from = m->after,
+                            .one_level = strcmp(m->delimiter, "/") == 0,
+                            .steps_max = LIST_STEPS_MAX,
+                            .visit = object_visit,
+                            .arg = &l};
     err = key_walk(t, &walk);
     _cleanup_free_ char *stopped = walk.ret_stopped;
     return err == 0 ? object_list_reply(t, &l, stopped) : err;

@@ -22,7 +22,8 @@ struct locating {
     struct located *files;
     Tarn__LocatedFile **pointers;
     size_t count, max, bytes;
-    const char *root, *after; /* recursive: what comes before the keys, and the key to go on behind */
+    const char *root,
+        *after; /* recursive: what comes before the keys, and the key to go on behind */
     bool full;
 };
 
@@ -130,8 +131,12 @@ static int locate_tree(struct locating *l, const Tarn__Locations *m, char **ret_
     l->root = root;
     bool below = strncmp(m->after, root, n) == 0 && m->after[n] == '/';
     l->after = below ? m->after + n + 1 : "";
-    struct key_walk walk = {.dir = dir.inode.ino, .prefix = "", .from = l->after,
-                            .steps_max = LOCATIONS_STEPS_MAX, .visit = visit, .arg = l};
+    struct key_walk walk = {.dir = dir.inode.ino,
+                            .prefix = "",
+                            .from = l->after,
+                            .steps_max = LOCATIONS_STEPS_MAX,
+                            .visit = visit,
+                            .arg = l};
     err = key_walk(l->t, &walk);
     _cleanup_free_ char *stopped = walk.ret_stopped;
     if (err == 0 && l->full)

@@ -97,10 +97,11 @@ static int done(const struct reader *r)
 void state_encode(const struct state *s, struct writer *w)
 {
     writer_u8(w, RECORD_VERSION);
-    const uint64_t numbers[] = {s->next_ino, s->next_chunk, s->next_session, s->next_upload,
-                                s->next_task, s->next_handle, s->next_job, s->next_node, s->epoch,
-                                s->files, s->chunks, s->sessions, s->tasks, s->below_target,
-                                s->heal_level, s->heal_cursor, s->heal_next_ns, s->role_epoch};
+    const uint64_t numbers[] = {s->next_ino,     s->next_chunk,   s->next_session, s->next_upload,
+                                s->next_task,    s->next_handle,  s->next_job,     s->next_node,
+                                s->epoch,        s->files,        s->chunks,       s->sessions,
+                                s->tasks,        s->below_target, s->heal_level,   s->heal_cursor,
+                                s->heal_next_ns, s->role_epoch};
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         writer_u64(w, numbers[i]);
     for (size_t i = 0; i < ARRAY_SIZE(s->by_copies); i++)
@@ -114,10 +115,11 @@ int state_decode(const void *data, size_t n, struct state *ret)
         return r.failed ? -E_CORRUPT : -E_VERSION;
     struct state s = {0};
     uint64_t next_node = 0;
-    uint64_t *const numbers[] = {&s.next_ino, &s.next_chunk, &s.next_session, &s.next_upload,
-                                 &s.next_task, &s.next_handle, &s.next_job, &next_node, &s.epoch,
-                                 &s.files, &s.chunks, &s.sessions, &s.tasks, &s.below_target,
-                                 &s.heal_level, &s.heal_cursor, &s.heal_next_ns, &s.role_epoch};
+    uint64_t *const numbers[] = {&s.next_ino,     &s.next_chunk,   &s.next_session, &s.next_upload,
+                                 &s.next_task,    &s.next_handle,  &s.next_job,     &next_node,
+                                 &s.epoch,        &s.files,        &s.chunks,       &s.sessions,
+                                 &s.tasks,        &s.below_target, &s.heal_level,   &s.heal_cursor,
+                                 &s.heal_next_ns, &s.role_epoch};
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         *numbers[i] = reader_u64(&r);
     for (size_t i = 0; i < ARRAY_SIZE(s.by_copies); i++)
@@ -153,7 +155,8 @@ int inode_set_data(struct inode *inode, const void *data, size_t n)
     return 0;
 }
 
-/* FileType numbers of meta.proto; repeated here so that the format does not move with the protocol. */
+/* FileType numbers of meta.proto; repeated here so that the format does not move with the protocol.
+ */
 enum { T_FILE = 1, T_DIR = 2, T_SYMLINK = 3, T_FIFO = 4, T_CHR = 5, T_BLK = 6, T_SOCK = 7 };
 
 void inode_encode(const struct inode *inode, struct writer *w)

@@ -1,7 +1,7 @@
-/* The rows of the metadata tables: keys, and the values with their encoders and decoders. Every value
- * begins with a version byte; decoders are bounded and refuse what they do not know or what is left
- * over with -E_CORRUPT. Page: docs/formats/metadata.md. Pure.
- * Owns: decoded structs own their variable parts; NAME_fini() frees them, zeroed is empty. */
+/* The rows of the metadata tables: keys, and the values with their encoders and decoders. Every
+ * value begins with a version byte; decoders are bounded and refuse what they do not know or what
+ * is left over with -E_CORRUPT. Page: docs/formats/metadata.md. Pure. Owns: decoded structs own
+ * their variable parts; NAME_fini() frees them, zeroed is empty. */
 #ifndef TARN_METADATA_RECORD_H
 #define TARN_METADATA_RECORD_H
 
@@ -9,25 +9,53 @@
 #include "common/bytes.h"
 
 #define RECORD_VERSION 1
-#define MD_NAME_MAX 255       /* bytes of one path component (POSIX NAME_MAX) */
-#define MD_INLINE_MAX 4096    /* bytes of a file kept in its inode */
-#define MD_TARGET_MAX 4095    /* bytes of a symbolic link (PATH_MAX less the NUL) */
+#define MD_NAME_MAX 255    /* bytes of one path component (POSIX NAME_MAX) */
+#define MD_INLINE_MAX 4096 /* bytes of a file kept in its inode */
+#define MD_TARGET_MAX 4095 /* bytes of a symbolic link (PATH_MAX less the NUL) */
 #define MD_ETAG_MAX 64
 #define MD_COPIES_MAX 6
 #define MD_COPIES_DEFAULT 3
-#define MD_REPLICAS_MAX 16    /* of one chunk, those coming and going included */
+#define MD_REPLICAS_MAX 16 /* of one chunk, those coming and going included */
 #define MD_CHUNK_BYTES MIB(64)
 #define MD_ROOT 1
 
 /* ---- keys: a letter, then big-endian numbers and names */
 enum table {
-    TABLE_STATE = 'S', TABLE_APPLIED = 'a', TABLE_INODE = 'I', TABLE_ENTRY = 'D', TABLE_XATTR = 'X', TABLE_EXTENT = 'E',
-    TABLE_ORPHAN = 'O', TABLE_GARBAGE = 'G', TABLE_CHUNK = 'C', TABLE_ON_DISK = 'R', TABLE_ENDANGERED = 'B',
-    TABLE_OPEN_CHUNK = 'w', TABLE_TO_SEAL = 'Z', TABLE_TASK = 'T', TABLE_UPLOAD = 'U', TABLE_UPLOAD_CHUNK = 'V',
-    TABLE_SESSION = 'P', TABLE_SESSION_UUID = 'u', TABLE_KEPT = 'K', TABLE_HANDLE = 'H', TABLE_OPENS = 'h',
-    TABLE_SESSION_CHUNK = 'p', TABLE_SESSION_UPLOAD = 's', TABLE_LOCKS = 'L', TABLE_LOCK_WAIT = 'W',
-    TABLE_SESSION_LOCK = 'l', TABLE_NODE = 'N', TABLE_NODE_UUID = 'n', TABLE_ROLE = 'A', TABLE_USER = 'Y',
-    TABLE_JOB = 'J', TABLE_JOB_LIVE = 'j', TABLE_JOB_PHASE = 'q', TABLE_JOB_INPUT = 'i', TABLE_TASK_RECORD = 't'
+    TABLE_STATE = 'S',
+    TABLE_APPLIED = 'a',
+    TABLE_INODE = 'I',
+    TABLE_ENTRY = 'D',
+    TABLE_XATTR = 'X',
+    TABLE_EXTENT = 'E',
+    TABLE_ORPHAN = 'O',
+    TABLE_GARBAGE = 'G',
+    TABLE_CHUNK = 'C',
+    TABLE_ON_DISK = 'R',
+    TABLE_ENDANGERED = 'B',
+    TABLE_OPEN_CHUNK = 'w',
+    TABLE_TO_SEAL = 'Z',
+    TABLE_TASK = 'T',
+    TABLE_UPLOAD = 'U',
+    TABLE_UPLOAD_CHUNK = 'V',
+    TABLE_SESSION = 'P',
+    TABLE_SESSION_UUID = 'u',
+    TABLE_KEPT = 'K',
+    TABLE_HANDLE = 'H',
+    TABLE_OPENS = 'h',
+    TABLE_SESSION_CHUNK = 'p',
+    TABLE_SESSION_UPLOAD = 's',
+    TABLE_LOCKS = 'L',
+    TABLE_LOCK_WAIT = 'W',
+    TABLE_SESSION_LOCK = 'l',
+    TABLE_NODE = 'N',
+    TABLE_NODE_UUID = 'n',
+    TABLE_ROLE = 'A',
+    TABLE_USER = 'Y',
+    TABLE_JOB = 'J',
+    TABLE_JOB_LIVE = 'j',
+    TABLE_JOB_PHASE = 'q',
+    TABLE_JOB_INPUT = 'i',
+    TABLE_TASK_RECORD = 't'
 };
 #define KEY_BYTES_MAX 320 /* letter + id + a name of 255 bytes, rounded up; below KV_KEY_MAX */
 struct key {
@@ -50,11 +78,13 @@ const char *key_name(const struct key *key, size_t *ret_len);
 struct state {
     uint64_t next_ino, next_chunk, next_session, next_upload, next_task, next_handle, next_job;
     uint32_t next_node;
-    uint64_t epoch;              /* of the cluster map: grows when a node comes, goes or changes place */
+    uint64_t epoch; /* of the cluster map: grows when a node comes, goes or changes place */
     uint64_t files, chunks, sessions, tasks;
-    uint64_t by_copies[MD_COPIES_MAX + 1]; /* chunks by live copies; the last counts that many or more */
+    uint64_t
+        by_copies[MD_COPIES_MAX + 1]; /* chunks by live copies; the last counts that many or more */
     uint64_t below_target;
-    uint64_t heal_level, heal_cursor, heal_next_ns; /* endangered table: where to go on, not before */
+    uint64_t heal_level, heal_cursor,
+        heal_next_ns; /* endangered table: where to go on, not before */
     uint64_t role_epoch;
 };
 void state_encode(const struct state *s, struct writer *w);
@@ -70,12 +100,12 @@ struct inode {
     uint32_t nlink, uid, gid;
     uint64_t size, mtime, ctime, atime, btime, version;
     uint8_t etag_len, etag[MD_ETAG_MAX];
-    uint64_t allocated;        /* files: bytes of extents */
-    uint64_t parent, entries;  /* directories */
-    uint64_t rdev;             /* devices */
-    uint16_t data_len;         /* files: inline bytes; symbolic links: the target;
-                                  implicit directories: their name, for pruning */
-    uint8_t *data;             /* owned, NUL-terminated */
+    uint64_t allocated;       /* files: bytes of extents */
+    uint64_t parent, entries; /* directories */
+    uint64_t rdev;            /* devices */
+    uint16_t data_len;        /* files: inline bytes; symbolic links: the target;
+                                 implicit directories: their name, for pruning */
+    uint8_t *data;            /* owned, NUL-terminated */
 };
 void inode_fini(struct inode *inode);
 int inode_set_data(struct inode *inode, const void *data, size_t n); /* -E_NOMEM */
@@ -98,10 +128,10 @@ int extent_decode(uint64_t offset, const void *data, size_t n, struct extent *re
 
 /* ---- chunks */
 enum replica_flags {
-    REPLICA_READY = 1,    /* holds every acknowledged byte */
-    REPLICA_SEALED = 2,   /* has answered the SEAL: length and digest are known */
-    REPLICA_COPYING = 4,  /* a COPY to it is under way */
-    REPLICA_LEAVING = 8   /* a DELETE to it is under way */
+    REPLICA_READY = 1,   /* holds every acknowledged byte */
+    REPLICA_SEALED = 2,  /* has answered the SEAL: length and digest are known */
+    REPLICA_COPYING = 4, /* a COPY to it is under way */
+    REPLICA_LEAVING = 8  /* a DELETE to it is under way */
 };
 struct chunk_replica {
     uint32_t disk;
@@ -109,17 +139,20 @@ struct chunk_replica {
     uint64_t length;
     uint32_t digest;
 };
-enum chunk_flags { CHUNK_OF_UPLOAD = 1, CHUNK_PENDING = 2 /* made for a CHUNK_SWAP that has not come */ };
+enum chunk_flags {
+    CHUNK_OF_UPLOAD = 1,
+    CHUNK_PENDING = 2 /* made for a CHUNK_SWAP that has not come */
+};
 struct chunk {
-    uint64_t id; /* from the key */
-    uint8_t state;  /* Tarn__ChunkState */
-    uint8_t want;   /* copies */
+    uint64_t id;   /* from the key */
+    uint8_t state; /* Tarn__ChunkState */
+    uint8_t want;  /* copies */
     uint8_t flags;
-    uint8_t live;   /* copies as counted in state.by_copies */
-    uint64_t owner; /* inode or upload */
+    uint8_t live;          /* copies as counted in state.by_copies */
+    uint64_t owner;        /* inode or upload */
     uint64_t owner_offset; /* of its extent, or index in the upload */
     uint64_t generation, length;
-    uint64_t session;      /* pending: whose */
+    uint64_t session; /* pending: whose */
     uint64_t heal_after_ns;
     uint8_t n_replicas;
     struct chunk_replica replicas[MD_REPLICAS_MAX];
@@ -128,7 +161,7 @@ void chunk_encode(const struct chunk *chunk, struct writer *w);
 int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret);
 
 struct store_task {
-    uint64_t id; /* from the key */
+    uint64_t id;  /* from the key */
     uint8_t kind; /* Tarn__ChunkTask__Kind */
     uint64_t chunk, generation, length;
 };
@@ -151,8 +184,8 @@ int upload_decode(uint64_t id, const void *data, size_t n, struct upload *ret);
 struct session {
     uint64_t id; /* from the key */
     uint32_t timeout_ms, node;
-    uint64_t acked;       /* replies up to this seq are dropped */
-    uint32_t kept;        /* replies kept */
+    uint64_t acked; /* replies up to this seq are dropped */
+    uint32_t kept;  /* replies kept */
     uint8_t uuid_len, uuid[SESSION_UUID_MAX];
     uint8_t name_len;
     char name[SESSION_NAME_MAX + 1];

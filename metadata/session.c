@@ -28,8 +28,8 @@ static int session_put(struct tables *t, const struct session *session)
     return tables_put(t, &key, &w);
 }
 
-/* Everything up to `acked` has arrived at the client. One change adds one reply and drops up to 8, so
- * what is left over goes with the next ones. */
+/* Everything up to `acked` has arrived at the client. One change adds one reply and drops up to 8,
+ * so what is left over goes with the next ones. */
 #define DROP_AT_ONCE 8
 static int drop_acked(struct tables *t, struct session *session, uint64_t acked)
 {
@@ -94,7 +94,8 @@ int session_keep(struct tables *t, const Tarn__Ctx *ctx)
     if (err != 0)
         return err;
     if (session.kept >= SESSION_KEPT_MAX)
-        return tables_fail(t, -E_BUSY, "%d changes of this session wait for their acknowledgement", SESSION_KEPT_MAX);
+        return tables_fail(t, -E_BUSY, "%d changes of this session wait for their acknowledgement",
+                           SESSION_KEPT_MAX);
     _cleanup_(writer_fini) struct writer w = {0};
     writer_u8(&w, RECORD_VERSION);
     writer_bytes(&w, t->result->reply, t->result->reply_len);
@@ -115,12 +116,15 @@ static int session_find(struct tables *t, const struct key *uuid, uint64_t *ret_
     return err;
 }
 
-static int session_make(struct tables *t, const Tarn__SessionOpen *m, const struct key *uuid, struct session *ret)
+static int session_make(struct tables *t, const Tarn__SessionOpen *m, const struct key *uuid,
+                        struct session *ret)
 {
     uint32_t timeout = m->timeout_ms == 0 ? SESSION_TIMEOUT_MS : m->timeout_ms;
     size_t name_len = MIN(strlen(m->name), (size_t)SESSION_NAME_MAX);
-    *ret = (struct session){.id = tables_state(t)->next_session++, .node = m->node,
-                            .uuid_len = (uint8_t)m->uuid.len, .name_len = (uint8_t)name_len};
+    *ret = (struct session){.id = tables_state(t)->next_session++,
+                            .node = m->node,
+                            .uuid_len = (uint8_t)m->uuid.len,
+                            .name_len = (uint8_t)name_len};
     timeout = MIN(timeout, SESSION_TIMEOUT_MS_MAX);
     ret->timeout_ms = MAX(timeout, SESSION_TIMEOUT_MS_MIN);
     memcpy(ret->uuid, m->uuid.data, m->uuid.len);
@@ -162,7 +166,8 @@ static int close_all(struct tables *t, uint64_t session)
     int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
     for (size_t i = 0; i < rows.count && err == 0; i++) {
         struct handle handle;
-        if (handle_decode(key_number(&rows.rows[i].key, 1), rows.rows[i].value, rows.rows[i].len, &handle) != 0)
+        if (handle_decode(key_number(&rows.rows[i].key, 1), rows.rows[i].value, rows.rows[i].len,
+                          &handle) != 0)
             return tables_corrupt(t, &rows.rows[i].key, "handle");
         err = handle_close(t, session, &handle);
     }
@@ -176,7 +181,8 @@ static int forget(struct tables *t, const struct session *session)
     int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
     for (size_t i = 0; i < rows.count && err == 0; i++)
         err = tables_del(t, &rows.rows[i].key);
-    struct key uuid = key_named(TABLE_SESSION_UUID, 0, (const char *)session->uuid, session->uuid_len);
+    struct key uuid =
+        key_named(TABLE_SESSION_UUID, 0, (const char *)session->uuid, session->uuid_len);
     struct key key = key_1(TABLE_SESSION, session->id);
     if (err == 0)
         err = tables_del(t, &uuid);
@@ -257,7 +263,8 @@ static int open_truncate(struct tables *t, struct inode *inode)
     return ns_inode_put(t, inode);
 }
 
-int session_open_inode(struct tables *t, struct inode *inode, uint32_t flags, bool fresh, uint64_t *ret_handle)
+int session_open_inode(struct tables *t, struct inode *inode, uint32_t flags, bool fresh,
+                       uint64_t *ret_handle)
 {
     int err = open_check(t, inode, flags, fresh);
     if (err == 0 && (flags & O_TRUNC) && inode->type == TARN__FILE_TYPE__FT_FILE)
@@ -269,7 +276,8 @@ int session_open_inode(struct tables *t, struct inode *inode, uint32_t flags, bo
         return err;
     opens.handles++;
     opens.writers += writes(flags);
-    struct handle handle = {.id = tables_state(t)->next_handle++, .ino = inode->ino, .flags = flags & O_ACCMODE};
+    struct handle handle = {
+        .id = tables_state(t)->next_handle++, .ino = inode->ino, .flags = flags & O_ACCMODE};
     _cleanup_(writer_fini) struct writer w = {0};
     handle_encode(&handle, &w);
     struct key key = key_2(TABLE_HANDLE, t->session, handle.id);
@@ -297,7 +305,8 @@ bool session_handle_writes(struct tables *t, uint64_t id, uint64_t ino)
     return handle_get(t, t->session, id, &handle) == 0 && handle.ino == ino && writes(handle.flags);
 }
 
-/* The last handle of a file without a name takes the file with it; the last writer's close seals. */
+/* The last handle of a file without a name takes the file with it; the last writer's close seals.
+ */
 static int closed(struct tables *t, const struct handle *handle, const struct opens *left)
 {
     struct key orphan = key_1(TABLE_ORPHAN, handle->ino);
@@ -390,7 +399,8 @@ int session_role_check(struct tables *t, const char *name, uint64_t epoch)
         return err;
     return err == 0 && role.epoch == epoch
                ? 0
-               : tables_fail(t, -E_STALE, "the role '%s' is held under epoch %llu", name, (unsigned long long)role.epoch);
+               : tables_fail(t, -E_STALE, "the role '%s' is held under epoch %llu", name,
+                             (unsigned long long)role.epoch);
 }
 
 int session_cmd_role_claim(struct tables *t, const void *message)
@@ -398,7 +408,8 @@ int session_cmd_role_claim(struct tables *t, const void *message)
     const Tarn__RoleClaim *m = message;
     struct role role = {0};
     struct session holder;
-    if (m->role[0] == 0 || strlen(m->role) > MD_NAME_MAX || strlen(m->address) >= sizeof role.address)
+    if (m->role[0] == 0 || strlen(m->role) > MD_NAME_MAX ||
+        strlen(m->address) >= sizeof role.address)
         return -E_INVAL;
     int err = role_get(t, m->role, &role);
     if (err != 0 && err != -E_NOENT)

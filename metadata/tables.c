@@ -140,7 +140,8 @@ int tables_del(struct tables *t, const struct key *key)
 
 int tables_corrupt(struct tables *t, const struct key *key, const char *what)
 {
-    log_error("metadata tables: the %s record with key prefix '%c' cannot be read; this replica stops using them",
+    log_error("metadata tables: the %s record with key prefix '%c' cannot be read; this replica "
+              "stops using them",
               what, key->len > 0 ? key->data[0] : '?');
     return sticky(t, -E_CORRUPT);
 }
@@ -186,14 +187,16 @@ static int rows_add(void *arg, struct kv_val key, struct kv_val value)
     return rows->count == scan->max ? 1 : 0;
 }
 
-int tables_rows(struct tables *t, const struct key *start, const struct key *prefix, size_t max, struct rows *ret)
+int tables_rows(struct tables *t, const struct key *start, const struct key *prefix, size_t max,
+                struct rows *ret)
 {
     *ret = (struct rows){0};
     struct rows_scan scan = {.rows = ret, .max = max};
     return max == 0 ? 0 : tables_scan(t, start, prefix, rows_add, &scan);
 }
 
-int tables_scan(struct tables *t, const struct key *start, const struct key *prefix, kv_visit fn, void *arg)
+int tables_scan(struct tables *t, const struct key *start, const struct key *prefix, kv_visit fn,
+                void *arg)
 {
     CHECK(!start->overflow && !prefix->overflow);
     return sticky(t, kv_scan(t->txn, start->data, start->len, prefix->data, prefix->len, fn, arg));
@@ -212,11 +215,12 @@ bool tables_any(struct tables *t, const struct key *prefix)
     return found;
 }
 
-int tables_last(struct tables *t, const struct key *at, const struct key *prefix, struct kv_val *ret_key,
-                struct kv_val *ret_value)
+int tables_last(struct tables *t, const struct key *at, const struct key *prefix,
+                struct kv_val *ret_key, struct kv_val *ret_value)
 {
     CHECK(!at->overflow && !prefix->overflow);
-    return sticky(t, kv_last(t->txn, at->data, at->len, prefix->data, prefix->len, ret_key, ret_value));
+    return sticky(
+        t, kv_last(t->txn, at->data, at->len, prefix->data, prefix->len, ret_key, ret_value));
 }
 
 int tables_reply(struct tables *t, const ProtobufCMessage *message)

@@ -1,7 +1,7 @@
-/* One command's (or query's) view of the tables: the open transaction, who asks, the command's time and
- * chance, the counters, and an undo log, so that a handler that fails half way leaves nothing behind.
- * Failures of the tables themselves (disk, memory, a record that cannot be read) stick in `failed`:
- * then the whole transaction must be aborted. Threads: the transaction's. */
+/* One command's (or query's) view of the tables: the open transaction, who asks, the command's time
+ * and chance, the counters, and an undo log, so that a handler that fails half way leaves nothing
+ * behind. Failures of the tables themselves (disk, memory, a record that cannot be read) stick in
+ * `failed`: then the whole transaction must be aborted. Threads: the transaction's. */
 #ifndef TARN_METADATA_TABLES_H
 #define TARN_METADATA_TABLES_H
 
@@ -27,14 +27,14 @@ struct cred {
 struct tables {
     struct kv_txn *txn;
     bool write;
-    uint64_t now;          /* the command's real_ns; 0 in queries */
+    uint64_t now; /* the command's real_ns; 0 in queries */
     struct prng prng;
-    uint64_t session;      /* who asks; 0 = nobody in particular */
+    uint64_t session; /* who asks; 0 = nobody in particular */
     struct cred cred;
-    int failed;            /* sticky table failure */
+    int failed; /* sticky table failure */
     struct state state;
     bool state_dirty;
-    bool keep_on_error;    /* the handler's error is an answer: its changes stay */
+    bool keep_on_error; /* the handler's error is an answer: its changes stay */
     struct undo_entry *undo;
     size_t n_undo, undo_cap;
     struct fsm_result *result; /* detail, reply, pushes of this command */
@@ -55,8 +55,8 @@ int tables_del(struct tables *t, const struct key *key);
 /* Marks a record as unreadable: -E_CORRUPT, sticky. */
 int tables_corrupt(struct tables *t, const struct key *key, const char *what);
 
-/* Up to `max` entries with the prefix from `start` on, copied: the caller may change the tables while it
- * goes through them. Free with rows_fini(). */
+/* Up to `max` entries with the prefix from `start` on, copied: the caller may change the tables
+ * while it goes through them. Free with rows_fini(). */
 struct row {
     struct key key;
     uint8_t *value;
@@ -67,12 +67,14 @@ struct rows {
     size_t count, cap;
 };
 void rows_fini(struct rows *rows);
-int tables_rows(struct tables *t, const struct key *start, const struct key *prefix, size_t max, struct rows *ret);
+int tables_rows(struct tables *t, const struct key *start, const struct key *prefix, size_t max,
+                struct rows *ret);
 /* Like kv_scan and kv_last, with sticky failures. */
-int tables_scan(struct tables *t, const struct key *start, const struct key *prefix, kv_visit fn, void *arg);
+int tables_scan(struct tables *t, const struct key *start, const struct key *prefix, kv_visit fn,
+                void *arg);
 bool tables_any(struct tables *t, const struct key *prefix);
-int tables_last(struct tables *t, const struct key *at, const struct key *prefix, struct kv_val *ret_key,
-                struct kv_val *ret_value);
+int tables_last(struct tables *t, const struct key *at, const struct key *prefix,
+                struct kv_val *ret_key, struct kv_val *ret_value);
 
 /* The answer of the command. */
 int tables_reply(struct tables *t, const ProtobufCMessage *message);

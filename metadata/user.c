@@ -19,8 +19,11 @@ int user_cmd_put(struct tables *t, const void *message)
     const Tarn__UserPut *m = message;
     if (t->cred.uid != 0)
         return -E_PERM;
-    if (m->user == NULL || !text_ok(m->user->name) || !text_ok(m->user->access_key) || !text_ok(m->user->secret))
-        return tables_fail(t, -E_INVAL, "a user has a name, an access key and a secret of 1 to %d bytes", USER_TEXT_MAX);
+    if (m->user == NULL || !text_ok(m->user->name) || !text_ok(m->user->access_key) ||
+        !text_ok(m->user->secret))
+        return tables_fail(t, -E_INVAL,
+                           "a user has a name, an access key and a secret of 1 to %d bytes",
+                           USER_TEXT_MAX);
     _cleanup_(writer_fini) struct writer w = {0};
     size_t len = tarn__user__get_packed_size(m->user);
     _cleanup_free_ uint8_t *packed = malloc(len + 1);

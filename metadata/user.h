@@ -1,4 +1,5 @@
-/* Users: what an access key stands for. Only root sees and changes them: the records hold secrets. */
+/* Users: what an access key stands for. Only root sees and changes them: the records hold secrets.
+ */
 #ifndef TARN_METADATA_USER_H
 #define TARN_METADATA_USER_H
 

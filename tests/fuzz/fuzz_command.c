@@ -12,7 +12,8 @@
 
 static void apply(struct kv_txn *txn, uint64_t index, unsigned op, const uint8_t *body, size_t len)
 {
-    struct fsm_command command = {.index = index, .op = op, .real_ns = 1, .seed = 1, .body = body, .body_len = len};
+    struct fsm_command command = {
+        .index = index, .op = op, .real_ns = 1, .seed = 1, .body = body, .body_len = len};
     struct fsm_result result = {0};
     CHECK(fsm_apply(txn, &command, &result) == 0);
     CHECK((result.err == 0) == (result.reply != NULL));

@@ -12,7 +12,8 @@ static int setup(void **state)
     world_init(&w);
     *state = &w;
     for (unsigned i = 0; i < 5; i++)
-        assert_int_equal(world_node(&w, (char[]){(char)('a' + i), 0}, i % 2 == 0 ? "r1" : "r2"), i + 1);
+        assert_int_equal(world_node(&w, (char[]){(char)('a' + i), 0}, i % 2 == 0 ? "r1" : "r2"),
+                         i + 1);
     assert_int_equal(world_make(&w, FILE_, "/", "f", 0644), 0);
     return 0;
 }
@@ -149,7 +150,8 @@ static void a_sealed_chunk_is_written_through_a_clone(void **state)
     assert_int_equal(reply->extent->clone_of, old);
     assert_int_equal(reply->extent->clone_length, 100);
     uint64_t first = reply->extent->chunk;
-    assert_int_equal(chunk_write(w, ino, 200, &reply), 0); /* behind a short end: the same clone grows */
+    assert_int_equal(chunk_write(w, ino, 200, &reply),
+                     0); /* behind a short end: the same clone grows */
     uint64_t second = reply->extent->chunk;
     assert_true(first != second);
     assert_int_equal(reply->extent->clone_of, old);
@@ -236,7 +238,8 @@ static uint64_t upload(struct world *w)
     Tarn__UploadChunk m = TARN__UPLOAD_CHUNK__INIT;
     for (m.index = 0; m.index < 2; m.index++) {
         assert_int_equal(world_apply(w, OP_UPLOAD_CHUNK, &m.base, &m.ctx), 0);
-        m.upload = ((Tarn__UploadChunkReply *)world_reply(w, &tarn__upload_chunk_reply__descriptor))->upload;
+        m.upload = ((Tarn__UploadChunkReply *)world_reply(w, &tarn__upload_chunk_reply__descriptor))
+                       ->upload;
     }
     return m.upload;
 }
@@ -370,7 +373,8 @@ static void a_dead_nodes_chunks_are_copied_after_half_a_minute(void **state)
     assert_int_equal(world_status(w)->pending_tasks, 0);
 }
 
-static Tarn__NodeInventoryReply *inventory(struct world *w, uint32_t node, Tarn__ChunkHeld **held, size_t n)
+static Tarn__NodeInventoryReply *inventory(struct world *w, uint32_t node, Tarn__ChunkHeld **held,
+                                           size_t n)
 {
     Tarn__NodeJoin join = TARN__NODE_JOIN__INIT;
     Tarn__Node description = TARN__NODE__INIT;
@@ -396,7 +400,8 @@ static void an_inventory_finds_what_is_missing_and_what_is_too_much(void **state
     uint64_t ino = ino_of(w, "/f");
     uint64_t chunk = sealed_file(w, ino);
     uint32_t node = map(w, ino)->extents[0]->replicas[0]->node;
-    Tarn__ChunkHeld own = TARN__CHUNK_HELD__INIT, from_elsewhere = TARN__CHUNK_HELD__INIT, *held[] = {&own, &from_elsewhere};
+    Tarn__ChunkHeld own = TARN__CHUNK_HELD__INIT, from_elsewhere = TARN__CHUNK_HELD__INIT,
+                    *held[] = {&own, &from_elsewhere};
     own.chunk = chunk;
     own.generation = 2;
     own.length = 100;
@@ -461,14 +466,21 @@ static void appends_take_their_range_alone(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        T(writing_needs_an_open_file), T(writers_of_a_slot_share_its_chunk), T(the_last_writers_close_seals),
-        T(a_sealed_chunk_is_written_through_a_clone), T(inline_bytes_move_into_a_chunk),
-        T(a_failed_member_leaves_under_a_new_generation), T(truncation_gives_chunks_back),
-        T(an_upload_appears_as_a_whole), T(an_object_takes_over_the_bytes_of_files), T(the_end_of_a_session_cleans_up),
-        T(a_member_that_differs_is_copied_again),
-        T(a_dead_nodes_chunks_are_copied_after_half_a_minute),
-        T(an_inventory_finds_what_is_missing_and_what_is_too_much), T(the_last_copy_is_never_given_up),
-        T(big_files_go_in_steps), T(appends_take_their_range_alone)};
+    const struct CMUnitTest tests[] = {T(writing_needs_an_open_file),
+                                       T(writers_of_a_slot_share_its_chunk),
+                                       T(the_last_writers_close_seals),
+                                       T(a_sealed_chunk_is_written_through_a_clone),
+                                       T(inline_bytes_move_into_a_chunk),
+                                       T(a_failed_member_leaves_under_a_new_generation),
+                                       T(truncation_gives_chunks_back),
+                                       T(an_upload_appears_as_a_whole),
+                                       T(an_object_takes_over_the_bytes_of_files),
+                                       T(the_end_of_a_session_cleans_up),
+                                       T(a_member_that_differs_is_copied_again),
+                                       T(a_dead_nodes_chunks_are_copied_after_half_a_minute),
+                                       T(an_inventory_finds_what_is_missing_and_what_is_too_much),
+                                       T(the_last_copy_is_never_given_up),
+                                       T(big_files_go_in_steps),
+                                       T(appends_take_their_range_alone)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

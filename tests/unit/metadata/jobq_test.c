@@ -71,7 +71,10 @@ static int start(struct world *w, uint64_t id, uint64_t index, uint64_t epoch)
     m.index = index;
     m.role_epoch = epoch;
     int err = world_apply(w, OP_TASK_START, &m.base, &m.ctx);
-    return err != 0 ? err : (int)((Tarn__TaskStartReply *)world_reply(w, &tarn__task_start_reply__descriptor))->attempt;
+    return err != 0
+               ? err
+               : (int)((Tarn__TaskStartReply *)world_reply(w, &tarn__task_start_reply__descriptor))
+                     ->attempt;
 }
 
 static int commit(struct world *w, uint64_t id, uint32_t attempt, Tarn__TaskState how)
@@ -134,7 +137,10 @@ static void inputs_must_exist_until_the_end(void **state)
     Tarn__JobInputList m = TARN__JOB_INPUT_LIST__INIT;
     m.job = id;
     assert_int_equal(world_query(w, OP_JOB_INPUT_LIST, &m.base, &m.ctx), 0);
-    assert_int_equal(((Tarn__JobInputListReply *)world_reply(w, &tarn__job_input_list_reply__descriptor))->n_inputs, 1);
+    assert_int_equal(
+        ((Tarn__JobInputListReply *)world_reply(w, &tarn__job_input_list_reply__descriptor))
+            ->n_inputs,
+        1);
 }
 
 static void only_the_current_attempt_commits_and_once(void **state)
@@ -189,7 +195,8 @@ static void nothing_commits_after_a_cancel(void **state)
     Tarn__JobList l = TARN__JOB_LIST__INIT;
     l.live = true;
     assert_int_equal(world_query(w, OP_JOB_LIST, &l.base, &l.ctx), 0);
-    assert_int_equal(((Tarn__JobListReply *)world_reply(w, &tarn__job_list_reply__descriptor))->n_jobs, 0);
+    assert_int_equal(
+        ((Tarn__JobListReply *)world_reply(w, &tarn__job_list_reply__descriptor))->n_jobs, 0);
 }
 
 static void only_root_sees_secrets(void **state)
@@ -216,9 +223,12 @@ static void only_root_sees_secrets(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        T(a_role_has_one_holder_and_a_growing_epoch), T(job_ids_grow_and_have_a_directory),
-        T(inputs_must_exist_until_the_end), T(only_the_current_attempt_commits_and_once),
-        T(a_failed_task_may_start_again), T(nothing_commits_after_a_cancel), T(only_root_sees_secrets)};
+    const struct CMUnitTest tests[] = {T(a_role_has_one_holder_and_a_growing_epoch),
+                                       T(job_ids_grow_and_have_a_directory),
+                                       T(inputs_must_exist_until_the_end),
+                                       T(only_the_current_attempt_commits_and_once),
+                                       T(a_failed_task_may_start_again),
+                                       T(nothing_commits_after_a_cancel),
+                                       T(only_root_sees_secrets)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,11 @@
 #include "metadata/lock.h"
 #include "world.h"
 
-enum { UN = TARN__LOCK_TYPE__LOCK_UN, SH = TARN__LOCK_TYPE__LOCK_SH, EX = TARN__LOCK_TYPE__LOCK_EX };
+enum {
+    UN = TARN__LOCK_TYPE__LOCK_UN,
+    SH = TARN__LOCK_TYPE__LOCK_SH,
+    EX = TARN__LOCK_TYPE__LOCK_EX
+};
 
 static int setup(void **state)
 {
@@ -26,7 +30,8 @@ static int teardown(void **state)
 #define QUEUED 2
 
 /* GRANTED, QUEUED or a negative code. */
-static int lock(struct world *w, uint64_t ino, uint64_t owner, int type, uint64_t start, uint64_t end, uint64_t waiter)
+static int lock(struct world *w, uint64_t ino, uint64_t owner, int type, uint64_t start,
+                uint64_t end, uint64_t waiter)
 {
     Tarn__Lock m = TARN__LOCK__INIT;
     m.ino = ino;
@@ -48,7 +53,8 @@ static uint64_t pushed(struct world *w)
 {
     if (w->result.n_pushes == 0)
         return 0;
-    Tarn__LockGranted *m = tarn__lock_granted__unpack(NULL, w->result.pushes[0].control_len, w->result.pushes[0].control);
+    Tarn__LockGranted *m = tarn__lock_granted__unpack(NULL, w->result.pushes[0].control_len,
+                                                      w->result.pushes[0].control);
     uint64_t waiter = m->waiter;
     tarn__lock_granted__free_unpacked(m, NULL);
     return waiter;
@@ -73,7 +79,8 @@ static void a_waiter_is_granted_by_push_once(void **state)
     assert_int_equal(lock(w, F, 1, UN, 0, 9, 0), GRANTED);
     assert_int_equal(w->result.n_pushes, 1);
     assert_int_equal(pushed(w), 42);
-    assert_int_equal(lock(w, F, 2, EX, 5, 5, 42), GRANTED); /* the push was lost, the client asks again */
+    assert_int_equal(lock(w, F, 2, EX, 5, 5, 42),
+                     GRANTED); /* the push was lost, the client asks again */
 }
 
 static void first_come_first_served(void **state)
@@ -200,8 +207,12 @@ static void the_table_is_a_map_of_bytes(void **state)
     struct lock_table table = {0};
     uint8_t model[OWNERS][BYTES] = {{0}};
     for (unsigned i = 0; i < 20000; i++) {
-        uint64_t a = prng_below(&prng, BYTES), b = prng_below(&prng, BYTES), owner = prng_below(&prng, OWNERS);
-        struct lock_range r = {.owner = {1, owner}, .start = MIN(a, b), .end = MAX(a, b), .type = (uint8_t)prng_below(&prng, 3)};
+        uint64_t a = prng_below(&prng, BYTES), b = prng_below(&prng, BYTES),
+                 owner = prng_below(&prng, OWNERS);
+        struct lock_range r = {.owner = {1, owner},
+                               .start = MIN(a, b),
+                               .end = MAX(a, b),
+                               .type = (uint8_t)prng_below(&prng, 3)};
         bool conflict = false;
         for (uint64_t o = 0; o < OWNERS && r.type != UN; o++)
             for (uint64_t x = r.start; x <= r.end && o != owner; x++)
@@ -231,10 +242,15 @@ static void the_table_is_a_map_of_bytes(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        T(readers_share_and_writers_do_not), T(a_waiter_is_granted_by_push_once), T(first_come_first_served),
-        T(a_cycle_of_waits_is_a_deadlock), T(two_upgrades_are_a_deadlock), T(an_upgrade_passes_those_who_wait_for_it),
-        T(a_canceled_wait_lets_others_pass), T(the_end_of_a_session_grants_others),
-        T(a_drop_by_handle_or_owner_takes_all), cmocka_unit_test(the_table_is_a_map_of_bytes)};
+    const struct CMUnitTest tests[] = {T(readers_share_and_writers_do_not),
+                                       T(a_waiter_is_granted_by_push_once),
+                                       T(first_come_first_served),
+                                       T(a_cycle_of_waits_is_a_deadlock),
+                                       T(two_upgrades_are_a_deadlock),
+                                       T(an_upgrade_passes_those_who_wait_for_it),
+                                       T(a_canceled_wait_lets_others_pass),
+                                       T(the_end_of_a_session_grants_others),
+                                       T(a_drop_by_handle_or_owner_takes_all),
+                                       cmocka_unit_test(the_table_is_a_map_of_bytes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

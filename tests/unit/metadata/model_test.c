@@ -12,8 +12,8 @@
 struct model {
     struct {
         bool dir, live;
-        int parent; /* directories */
-        int nlink;  /* files */
+        int parent;       /* directories */
+        int nlink;        /* files */
         int child[NAMES]; /* -1 = none */
     } node[NODES];
     int count;
@@ -130,7 +130,8 @@ static void path_of(const struct model *m, int dir, char *out, size_t size)
         while (m->node[up].child[name] != dir)
             name++;
         char longer[4096];
-        assert_in_range(snprintf(longer, sizeof longer, "/%c%s", 'a' + name, tail), 1, sizeof longer - 1);
+        assert_in_range(snprintf(longer, sizeof longer, "/%c%s", 'a' + name, tail), 1,
+                        sizeof longer - 1);
         memcpy(tail, longer, sizeof tail);
     }
     assert_in_range(snprintf(out, size, "%s/", tail), 1, size - 1);
@@ -148,7 +149,8 @@ static int any_dir(const struct model *m, struct prng *prng)
 static void step(struct world *w, struct model *m, struct prng *prng)
 {
     char from[4096], to[4096], target[4100];
-    int x = any_dir(m, prng), y = any_dir(m, prng), a = (int)prng_below(prng, NAMES), b = (int)prng_below(prng, NAMES);
+    int x = any_dir(m, prng), y = any_dir(m, prng), a = (int)prng_below(prng, NAMES),
+        b = (int)prng_below(prng, NAMES);
     char an[] = {(char)('a' + a), 0}, bn[] = {(char)('a' + b), 0};
     uint32_t flags = (uint32_t)prng_below(prng, 3);
     bool dir = prng_below(prng, 2) == 0;
@@ -159,14 +161,16 @@ static void step(struct world *w, struct model *m, struct prng *prng)
     case 1:
         if (m->count == NODES)
             return;
-        assert_int_equal(world_make(w, dir ? TARN__FILE_TYPE__FT_DIR : TARN__FILE_TYPE__FT_FILE, from, an, 0755),
-                         model_make(m, x, a, dir));
+        assert_int_equal(
+            world_make(w, dir ? TARN__FILE_TYPE__FT_DIR : TARN__FILE_TYPE__FT_FILE, from, an, 0755),
+            model_make(m, x, a, dir));
         return;
     case 2:
         assert_int_equal(world_unlink(w, from, an, dir), model_unlink(m, x, a, dir));
         return;
     case 3:
-        assert_int_equal(world_rename(w, from, an, to, bn, flags), model_rename(m, x, a, y, b, flags));
+        assert_int_equal(world_rename(w, from, an, to, bn, flags),
+                         model_rename(m, x, a, y, b, flags));
         return;
     default:
         assert_in_range(snprintf(target, sizeof target, "%s%s", from, an), 1, sizeof target - 1);
@@ -241,8 +245,12 @@ static void nonsense_changes_nothing(void **state)
     world_init(&w);
     for (unsigned i = 0; i < 20000; i++) {
         uint8_t body[64];
-        struct fsm_command command = {.index = ++w.index, .op = (unsigned)prng_below(&prng, 90), .real_ns = i, .seed = i,
-                                      .body = body, .body_len = prng_below(&prng, sizeof body)};
+        struct fsm_command command = {.index = ++w.index,
+                                      .op = (unsigned)prng_below(&prng, 90),
+                                      .real_ns = i,
+                                      .seed = i,
+                                      .body = body,
+                                      .body_len = prng_below(&prng, sizeof body)};
         for (size_t j = 0; j < command.body_len; j++)
             body[j] = (uint8_t)prng_below(&prng, prng_below(&prng, 2) ? 256 : 20);
         struct kv_txn *txn;

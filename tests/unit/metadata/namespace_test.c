@@ -258,7 +258,8 @@ static void deleting_the_object_leaves_what_is_below(void **state)
     assert_true(ino_of(w, "/b/a/c") != 0);
 }
 
-static void list(struct world *w, const char *prefix, const char *delimiter, const char *after, uint32_t max, char *out)
+static void list(struct world *w, const char *prefix, const char *delimiter, const char *after,
+                 uint32_t max, char *out)
 {
     Tarn__Where bucket = TARN__WHERE__INIT;
     bucket.path = "/b";
@@ -365,7 +366,8 @@ static void pages_join_to_the_whole_list(void **state)
     Tarn__ReadDir m = TARN__READ_DIR__INIT;
     m.where = &bucket;
     assert_int_equal(world_query(w, OP_READDIR, &m.base, &m.ctx), 0);
-    assert_int_equal(((Tarn__ReadDirReply *)world_reply(w, &tarn__read_dir_reply__descriptor))->n_entries, 0);
+    assert_int_equal(
+        ((Tarn__ReadDirReply *)world_reply(w, &tarn__read_dir_reply__descriptor))->n_entries, 0);
 }
 
 static void readdir_goes_on_after_a_name(void **state)
@@ -419,14 +421,25 @@ static void attributes_extend(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        T(made_once), T(names_are_bounded), T(symlinks_are_followed_forty_times),
-        T(permissions_are_checked_on_the_way), T(sticky_protects_others_files),
-        T(setgid_directories_pass_their_group_on), T(unlink_knows_directories),
-        T(rename_replaces_and_refuses_cycles), T(link_counts_follow_names), T(an_open_file_outlives_its_name),
-        T(chown_takes_setuid_away), T(a_repeated_change_happens_once), T(a_failed_command_leaves_nothing),
-        T(objects_make_and_prune_their_directories), T(an_object_may_stand_beside_its_directory),
-        T(deleting_the_object_leaves_what_is_below), T(keys_are_listed_in_byte_order),
-        T(pages_join_to_the_whole_list), T(readdir_goes_on_after_a_name), T(attributes_extend)};
+    const struct CMUnitTest tests[] = {T(made_once),
+                                       T(names_are_bounded),
+                                       T(symlinks_are_followed_forty_times),
+                                       T(permissions_are_checked_on_the_way),
+                                       T(sticky_protects_others_files),
+                                       T(setgid_directories_pass_their_group_on),
+                                       T(unlink_knows_directories),
+                                       T(rename_replaces_and_refuses_cycles),
+                                       T(link_counts_follow_names),
+                                       T(an_open_file_outlives_its_name),
+                                       T(chown_takes_setuid_away),
+                                       T(a_repeated_change_happens_once),
+                                       T(a_failed_command_leaves_nothing),
+                                       T(objects_make_and_prune_their_directories),
+                                       T(an_object_may_stand_beside_its_directory),
+                                       T(deleting_the_object_leaves_what_is_below),
+                                       T(keys_are_listed_in_byte_order),
+                                       T(pages_join_to_the_whole_list),
+                                       T(readdir_goes_on_after_a_name),
+                                       T(attributes_extend)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -26,8 +26,10 @@ static struct drawn draw(struct prng *prng)
     unsigned n_racks = 1 + (unsigned)prng_below(prng, 6);
     for (size_t i = 0; i < d.n; i++) {
         struct placement_node *node = &d.nodes[i];
-        *node = (struct placement_node){.id = (uint32_t)i + 1, .rack = (uint32_t)prng_below(prng, n_racks),
-                                        .up = prng_below(prng, 4) != 0, .free = prng_below(prng, 8) * GIB(1)};
+        *node = (struct placement_node){.id = (uint32_t)i + 1,
+                                        .rack = (uint32_t)prng_below(prng, n_racks),
+                                        .up = prng_below(prng, 4) != 0,
+                                        .free = prng_below(prng, 8) * GIB(1)};
         d.candidates += fits(node);
         d.racks += fits(node) && !racks[node->rack];
         racks[node->rack] |= fits(node);
@@ -38,7 +40,8 @@ static struct drawn draw(struct prng *prng)
 
 static void check(const struct drawn *d, const uint32_t *ids, unsigned n)
 {
-    unsigned per_rack[6] = {0}, left[6] = {0}, cap = d->racks == 0 ? 1 : (d->copies + d->racks - 1) / d->racks;
+    unsigned per_rack[6] = {0}, left[6] = {0},
+             cap = d->racks == 0 ? 1 : (d->copies + d->racks - 1) / d->racks;
     uint32_t seen = 0;
     assert_int_equal(n, MIN(d->copies, d->candidates)); /* P5: as many as there are */
     for (unsigned i = 0; i < n; i++) {
@@ -49,7 +52,8 @@ static void check(const struct drawn *d, const uint32_t *ids, unsigned n)
     }
     for (size_t i = 0; i < d->n; i++)
         left[d->nodes[i].rack] += fits(&d->nodes[i]) && !(seen & 1u << (i + 1));
-    for (unsigned r = 0; r < 6; r++) /* P3: above the cap only when no rack below it has a node left */
+    for (unsigned r = 0; r < 6;
+         r++) /* P3: above the cap only when no rack below it has a node left */
         for (unsigned other = 0; other < 6; other++)
             assert_false(per_rack[r] > cap && per_rack[other] < cap && left[other] > 0);
     if (d->racks >= 2 && n >= 2)
@@ -72,7 +76,8 @@ static void random_clusters_obey_the_rules(void **state)
 static void emptier_nodes_are_chosen_more_often(void **state)
 {
     struct prng prng = prng_init(2);
-    struct placement_node nodes[] = {{.id = 1, .up = true, .free = GIB(1)}, {.id = 2, .up = true, .free = GIB(100)}};
+    struct placement_node nodes[] = {{.id = 1, .up = true, .free = GIB(1)},
+                                     {.id = 2, .up = true, .free = GIB(100)}};
     unsigned emptier = 0;
     for (unsigned i = 0; i < 1000; i++) {
         uint32_t id;
@@ -85,9 +90,10 @@ static void emptier_nodes_are_chosen_more_often(void **state)
 static void copies_that_exist_count_for_their_rack(void **state)
 {
     struct prng prng = prng_init(3);
-    struct placement_node nodes[] = {{.id = 1, .rack = 0, .up = true, .holds = true, .free = GIB(9)},
-                                     {.id = 2, .rack = 0, .up = true, .free = GIB(9)},
-                                     {.id = 3, .rack = 1, .up = true, .free = GIB(1)}};
+    struct placement_node nodes[] = {
+        {.id = 1, .rack = 0, .up = true, .holds = true, .free = GIB(9)},
+        {.id = 2, .rack = 0, .up = true, .free = GIB(9)},
+        {.id = 3, .rack = 1, .up = true, .free = GIB(1)}};
     uint32_t id;
     assert_int_equal(placement_choose(nodes, 3, 1, 0, &prng, &id), 1);
     assert_int_equal(id, 3);

@@ -1,4 +1,5 @@
-/* Rows of the tables: golden bytes, round trip, every prefix refused. Page: docs/formats/metadata.md. */
+/* Rows of the tables: golden bytes, round trip, every prefix refused. Page:
+ * docs/formats/metadata.md. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,11 +22,33 @@ struct kind {
     int (*again)(const void *data, size_t n, struct writer *w);
 };
 
-static const struct inode file = {.ino = 7, .type = 1, .copies = 3, .mode = 0644, .nlink = 1, .uid = 1000, .gid = 100,
-                                  .size = 5, .mtime = 11, .ctime = 12, .atime = 13, .btime = 14, .version = 15,
-                                  .etag_len = 2, .etag = {0xe1, 0xe2}, .data_len = 5, .data = (uint8_t *)"hello"};
-static const struct inode dir = {.ino = 8, .type = 2, .flags = INODE_IMPLICIT, .mode = 0755, .nlink = 2, .version = 1,
-                                 .parent = 1, .entries = 3, .data_len = 1, .data = (uint8_t *)"d"};
+static const struct inode file = {.ino = 7,
+                                  .type = 1,
+                                  .copies = 3,
+                                  .mode = 0644,
+                                  .nlink = 1,
+                                  .uid = 1000,
+                                  .gid = 100,
+                                  .size = 5,
+                                  .mtime = 11,
+                                  .ctime = 12,
+                                  .atime = 13,
+                                  .btime = 14,
+                                  .version = 15,
+                                  .etag_len = 2,
+                                  .etag = {0xe1, 0xe2},
+                                  .data_len = 5,
+                                  .data = (uint8_t *)"hello"};
+static const struct inode dir = {.ino = 8,
+                                 .type = 2,
+                                 .flags = INODE_IMPLICIT,
+                                 .mode = 0755,
+                                 .nlink = 2,
+                                 .version = 1,
+                                 .parent = 1,
+                                 .entries = 3,
+                                 .data_len = 1,
+                                 .data = (uint8_t *)"d"};
 
 static void inode_file_example(struct writer *w)
 {
@@ -52,37 +75,54 @@ static int inode_again(const void *data, size_t n, struct writer *w)
     return err;
 }
 
-#define KIND(name, ...)                                                                                                \
-    static void name##_example(struct writer *w)                                                                       \
-    {                                                                                                                  \
-        struct name value = __VA_ARGS__;                                                                               \
-        name##_encode(&value, w);                                                                                      \
+#define KIND(name, ...)                                                                            \
+    static void name##_example(struct writer *w)                                                   \
+    {                                                                                              \
+        struct name value = __VA_ARGS__;                                                           \
+        name##_encode(&value, w);                                                                  \
     }
-#define AGAIN(name, ...)                                                                                               \
-    static int name##_again(const void *data, size_t n, struct writer *w)                                              \
-    {                                                                                                                  \
-        struct name value = {0};                                                                                       \
-        int err = name##_decode(__VA_ARGS__ data, n, &value);                                                          \
-        if (err == 0)                                                                                                  \
-            name##_encode(&value, w);                                                                                  \
-        return err;                                                                                                    \
+#define AGAIN(name, ...)                                                                           \
+    static int name##_again(const void *data, size_t n, struct writer *w)                          \
+    {                                                                                              \
+        struct name value = {0};                                                                   \
+        int err = name##_decode(__VA_ARGS__ data, n, &value);                                      \
+        if (err == 0)                                                                              \
+            name##_encode(&value, w);                                                              \
+        return err;                                                                                \
     }
 
-KIND(state, {.next_ino = 2, .next_chunk = 3, .next_node = 4, .by_copies = {0, 1, 2, 3}, .below_target = 5})
+KIND(state,
+     {.next_ino = 2, .next_chunk = 3, .next_node = 4, .by_copies = {0, 1, 2, 3}, .below_target = 5})
 AGAIN(state)
 KIND(entry, {.ino = 0x0102030405060708, .type = 1})
 AGAIN(entry)
 KIND(extent, {.length = 64 << 20, .chunk = 9, .chunk_offset = 4096})
 AGAIN(extent, 0, )
-KIND(chunk, {.state = 2, .want = 3, .live = 2, .owner = 7, .owner_offset = 64 << 20, .generation = 2, .length = 100,
-             .n_replicas = 2, .replicas = {{.disk = 1, .flags = REPLICA_READY | REPLICA_SEALED, .length = 100, .digest = 0xabcd},
-                                           {.disk = 2, .flags = REPLICA_READY}}})
+KIND(chunk,
+     {.state = 2,
+      .want = 3,
+      .live = 2,
+      .owner = 7,
+      .owner_offset = 64 << 20,
+      .generation = 2,
+      .length = 100,
+      .n_replicas = 2,
+      .replicas = {
+          {.disk = 1, .flags = REPLICA_READY | REPLICA_SEALED, .length = 100, .digest = 0xabcd},
+          {.disk = 2, .flags = REPLICA_READY}}})
 AGAIN(chunk, 1, )
 KIND(store_task, {.kind = 3, .chunk = 9, .generation = 2, .length = 100})
 AGAIN(store_task, 1, )
 KIND(upload, {.session = 4, .uid = 1000, .copies = 2, .created = 99})
 AGAIN(upload, 1, )
-KIND(session, {.timeout_ms = 30000, .node = 2, .acked = 5, .kept = 1, .uuid_len = 3, .uuid = {1, 2, 3}, .name_len = 4, .name = "test"})
+KIND(session, {.timeout_ms = 30000,
+               .node = 2,
+               .acked = 5,
+               .kept = 1,
+               .uuid_len = 3,
+               .uuid = {1, 2, 3},
+               .name_len = 4,
+               .name = "test"})
 AGAIN(session, 1, )
 KIND(handle, {.ino = 7, .flags = 2})
 AGAIN(handle, 1, )
@@ -90,14 +130,26 @@ KIND(opens, {.handles = 3, .writers = 1})
 AGAIN(opens)
 KIND(role, {.session = 4, .epoch = 2, .address_len = 5, .address = "tcp:1"})
 AGAIN(role)
-KIND(node, {.up = true, .total = 1000, .free = 500, .chunks = 3, .epoch = 2, .slots = 4, .uuid_len = 2, .uuid = {1, 2},
-            .host = "h", .rack = "r", .address = "tcp:a", .local = "unix:b", .machine = "m"})
+KIND(node, {.up = true,
+            .total = 1000,
+            .free = 500,
+            .chunks = 3,
+            .epoch = 2,
+            .slots = 4,
+            .uuid_len = 2,
+            .uuid = {1, 2},
+            .host = "h",
+            .rack = "r",
+            .address = "tcp:a",
+            .local = "unix:b",
+            .machine = "m"})
 AGAIN(node, 1, )
 
 static void lock_table_example(struct writer *w)
 {
-    struct lock_range held = {.owner = {1, 2}, .start = 0, .end = 9, .type = 2, .pid = 77, .handle = 5},
-                      waiter = {.owner = {1, 3}, .start = 5, .end = UINT64_MAX, .type = 1, .waiter = 42};
+    struct lock_range
+        held = {.owner = {1, 2}, .start = 0, .end = 9, .type = 2, .pid = 77, .handle = 5},
+        waiter = {.owner = {1, 3}, .start = 5, .end = UINT64_MAX, .type = 1, .waiter = 42};
     struct lock_table table = {.held = &held, .n_held = 1, .waiters = &waiter, .n_waiters = 1};
     lock_table_encode(&table, w);
 }
@@ -126,15 +178,22 @@ static int number_again(const void *data, size_t n, struct writer *w)
     return err;
 }
 
-static const struct kind kinds[] = {
-    {"state", state_example, state_again}, {"inode_file", inode_file_example, inode_again},
-    {"inode_dir", inode_dir_example, inode_again}, {"inode_device", inode_device_example, inode_again},
-    {"entry", entry_example, entry_again}, {"extent", extent_example, extent_again},
-    {"chunk", chunk_example, chunk_again}, {"store_task", store_task_example, store_task_again},
-    {"upload", upload_example, upload_again}, {"session", session_example, session_again},
-    {"handle", handle_example, handle_again}, {"opens", opens_example, opens_again},
-    {"role", role_example, role_again}, {"node", node_example, node_again},
-    {"lock_table", lock_table_example, lock_table_again}, {"number", number_example, number_again}};
+static const struct kind kinds[] = {{"state", state_example, state_again},
+                                    {"inode_file", inode_file_example, inode_again},
+                                    {"inode_dir", inode_dir_example, inode_again},
+                                    {"inode_device", inode_device_example, inode_again},
+                                    {"entry", entry_example, entry_again},
+                                    {"extent", extent_example, extent_again},
+                                    {"chunk", chunk_example, chunk_again},
+                                    {"store_task", store_task_example, store_task_again},
+                                    {"upload", upload_example, upload_again},
+                                    {"session", session_example, session_again},
+                                    {"handle", handle_example, handle_again},
+                                    {"opens", opens_example, opens_again},
+                                    {"role", role_example, role_again},
+                                    {"node", node_example, node_again},
+                                    {"lock_table", lock_table_example, lock_table_again},
+                                    {"number", number_example, number_again}};
 
 static void rows_have_their_golden_bytes(void **state)
 {
@@ -182,7 +241,8 @@ static void an_ordinary_file_stays_small(void **state)
 
 static void keys_sort_by_number_and_name(void **state)
 {
-    struct key a = key_2(TABLE_EXTENT, 1, 255), b = key_2(TABLE_EXTENT, 1, 256), c = key_named(TABLE_ENTRY, 3, "ab", 2);
+    struct key a = key_2(TABLE_EXTENT, 1, 255), b = key_2(TABLE_EXTENT, 1, 256),
+               c = key_named(TABLE_ENTRY, 3, "ab", 2);
     assert_true(memcmp(a.data, b.data, a.len) < 0);
     assert_int_equal(key_number(&b, 1), 256);
     assert_int_equal(key_number(&b, 2), 0);
@@ -205,8 +265,9 @@ int main(int argc, char **argv)
         }
         return 0;
     }
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_have_their_golden_bytes), cmocka_unit_test(rows_round_trip_and_prefixes_are_refused),
-        cmocka_unit_test(an_ordinary_file_stays_small), cmocka_unit_test(keys_sort_by_number_and_name)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rows_have_their_golden_bytes),
+                                       cmocka_unit_test(rows_round_trip_and_prefixes_are_refused),
+                                       cmocka_unit_test(an_ordinary_file_stays_small),
+                                       cmocka_unit_test(keys_sort_by_number_and_name)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,7 +45,8 @@ int world_apply(struct world *w, unsigned op, ProtobufCMessage *message, Tarn__C
         filled.gid = w->gid;
         *ctx = &filled;
     }
-    struct fsm_command command = {.index = ++w->index, .op = op, .real_ns = w->now += 1000, .seed = w->seed++};
+    struct fsm_command command = {
+        .index = ++w->index, .op = op, .real_ns = w->now += 1000, .seed = w->seed++};
     command.body = pack(message, &command.body_len);
     struct kv_txn *txn;
     fsm_result_fini(&w->result);
@@ -105,7 +106,8 @@ static Tarn__Where where(const char *path)
     return at;
 }
 
-int world_make(struct world *w, Tarn__FileType type, const char *dir, const char *name, uint32_t mode)
+int world_make(struct world *w, Tarn__FileType type, const char *dir, const char *name,
+               uint32_t mode)
 {
     Tarn__Where parent = where(dir);
     Tarn__Create m = TARN__CREATE__INIT;
@@ -148,7 +150,8 @@ int world_delete_object(struct world *w, const char *dir, const char *name)
     return world_apply(w, OP_UNLINK, &m.base, &m.ctx);
 }
 
-int world_rename(struct world *w, const char *from, const char *from_name, const char *to, const char *to_name, uint32_t flags)
+int world_rename(struct world *w, const char *from, const char *from_name, const char *to,
+                 const char *to_name, uint32_t flags)
 {
     Tarn__Where a = where(from), b = where(to);
     Tarn__Rename m = TARN__RENAME__INIT;
