@@ -11,7 +11,8 @@
 #include <stdio.h>
 
 #define INDEX_READ_BYTES MIB(1)
-#define FULL_BYTES_MIN MIB(1) /* below it a row is not worth rewriting */
+#define FULL_BYTES_MIN MIB(1) /* below it a row is not worth rewriting for its size */
+#define ROW_FILES_MAX 16      /* nor may it become many small files: each is opened at start */
 #define RETRY_MS 1000         /* after a checkpoint failed, for example because the disk is full */
 
 static void index_path(const struct volume *v, uint64_t number, char out[512])
@@ -199,7 +200,8 @@ int volume_index_write(struct volume *v, uint64_t covered, bool full, struct wri
 /* ------------------------------------------------------------------ the living volume */
 static bool full_is_due(const struct volume *v)
 {
-    return v->index_number == 0 || v->index_bytes > 2 * v->index.bytes + FULL_BYTES_MIN;
+    return v->index_number == 0 || v->index_number - v->oldest_number >= ROW_FILES_MAX ||
+           v->index_bytes > 2 * v->index.bytes + FULL_BYTES_MIN;
 }
 
 /* Files and index of what the closed segment recorded. The index is tried until it works (space may

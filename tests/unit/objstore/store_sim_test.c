@@ -6,6 +6,8 @@
 #include "common/io_sim.h"
 #include "common/log.h"
 #include "object.pb-c.h"
+#include "objstore/get.h"
+#include "objstore/put.h"
 #include "objstore/rebuild.h"
 #include "objstore/store.h"
 #include "proto/ops.h"
@@ -338,6 +340,61 @@ static void a_copy_is_rebuilt(struct world *w)
     assert_int_equal(get(w, 1, 2, 0, 100, w->data), 0);
 }
 
+/* Fills a chunk, deletes it, writes another one: it takes over the file and shows nothing of it. */
+struct reuse {
+    struct node *node;
+    uint8_t *window;
+    bool done;
+};
+static void put_window(struct reuse *r, uint64_t chunk, uint64_t offset)
+{
+    struct store *s = r->node->store;
+    uint32_t crcs[16];
+    struct held held;
+    for (unsigned i = 0; i < 16; i++)
+        crcs[i] = crc32c(0, r->window + i * CELL_BYTES, CELL_BYTES);
+    struct put put = {.generation = 1, .offset = offset, .length = MIB(1), .data = r->window, .crcs = crcs, .n_crcs = 16};
+    assert_int_equal(store_hold_all(s, chunk, true, true, &held), 0);
+    assert_int_equal(put_bytes(s->volume, held.chunk, &put), 0);
+    store_release(s, &held);
+}
+static void reuse_run(void *arg)
+{
+    static const uint8_t zeros[1000];
+    struct reuse *r = arg;
+    struct store *s = r->node->store;
+    struct held held;
+    struct get get;
+    for (uint64_t at = 0; at < CHUNK_BYTES_MAX; at += MIB(1))
+        put_window(r, 1, at);
+    assert_int_equal(store_hold_all(s, 1, false, true, &held), 0);
+    assert_int_equal(volume_delete(s->volume, held.chunk), 0);
+    store_release(s, &held);
+    assert_int_equal(s->volume->n_spares, 1);
+    put_window(r, 2, MIB(1)); /* the first MiB is a hole over the old bytes */
+    assert_int_equal(s->volume->n_spares, 0);
+    assert_int_equal(store_hold_all(s, 2, false, true, &held), 0);
+    assert_int_equal(put_seal(s->volume, held.chunk, 2, MIB(2)), 0);
+    held.chunk->verified = false;
+    assert_int_equal(get_verify(s->volume, held.chunk), 0);
+    assert_int_equal(get_read(s->volume, held.chunk, 5000, 1000, &get), 0);
+    assert_memory_equal(get.buffer + get.skip, zeros, 1000);
+    get_fini(s->volume, &get);
+    store_release(s, &held);
+    r->done = true;
+}
+static void a_full_file_is_reused(struct world *w)
+{
+    struct reuse r = {.node = &w->nodes[0]};
+    assert_int_equal(posix_memalign((void **)&r.window, 4096, MIB(1)), 0);
+    memset(r.window, 0x5a, MIB(1));
+    assert_int_equal(fiber_spawn(sim_host_io(w->nodes[0].host), "reuse", reuse_run, &r), 0);
+    while (!r.done)
+        io_sleep_ms(sim_host_io(w->client), 10);
+    free(r.window);
+}
+
+static void test_a_full_file_is_reused(void **state) { run(a_full_file_is_reused); }
 static void test_star_and_chain(void **state) { run(star_and_chain); }
 static void test_refusals(void **state) { run(refusals); }
 static void test_a_member_dies(void **state) { run(a_member_dies); }
@@ -351,6 +408,7 @@ int main(void)
         cmocka_unit_test(test_star_and_chain), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_a_member_dies),  cmocka_unit_test(test_a_bad_cell),
         cmocka_unit_test(test_clone),          cmocka_unit_test(test_a_copy_is_rebuilt),
+        cmocka_unit_test(test_a_full_file_is_reused),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
