@@ -1,5 +1,5 @@
 /* Numbers of Raft's messages and entries as they stand on the wire and in the log. They are libraft's,
- * checked against its header in replica.c, so that only that file needs it. */
+ * checked against its header in replica_message.c, so that nobody else needs it. */
 #ifndef TARN_METADATA_RAFT_TYPES_H
 #define TARN_METADATA_RAFT_TYPES_H
 

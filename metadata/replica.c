@@ -1,26 +1,16 @@
-/* The only file that knows libraft, and of it only raft_step(): every event goes in here under
- * step_lock and its update is carried out before the next: term and vote to disk first, then entries
- * into the log, then messages. See replica_impl.h for the rules. */
+/* Drives libraft through raft_step() alone; with replica_message.c the only files that know it. Every
+ * event goes in here under step_lock and its update is carried out before the next: term and vote to
+ * disk first, then entries into the log, then messages. See replica_impl.h for the rules. */
 #include "replica_impl.h"
+#include "replica_message.h"
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
 #include "meta.pb-c.h"
 #include "ops.h"
-#include <raft.h>
 
 /* Who frees what an event or update carries changed after 0.22: read the library again for another. */
 _Static_assert(RAFT_VERSION_NUMBER / 100 == 22, "written for libraft 0.22");
-_Static_assert((int)RAFT_TYPE_APPEND == RAFT_APPEND_ENTRIES &&
-                   (int)RAFT_TYPE_APPEND_RESULT == RAFT_APPEND_ENTRIES_RESULT &&
-                   (int)RAFT_TYPE_VOTE == RAFT_REQUEST_VOTE &&
-                   (int)RAFT_TYPE_VOTE_RESULT == RAFT_REQUEST_VOTE_RESULT &&
-                   (int)RAFT_TYPE_INSTALL == RAFT_INSTALL_SNAPSHOT &&
-                   (int)RAFT_TYPE_TIMEOUT_NOW == RAFT_TIMEOUT_NOW,
-               "numbers of messages on the wire");
-_Static_assert((int)RAFT_ENTRY_COMMAND == RAFT_COMMAND && (int)RAFT_ENTRY_BARRIER == RAFT_BARRIER &&
-                   (int)RAFT_ENTRY_CHANGE == RAFT_CHANGE,
-               "numbers of entries in the log");
 
 #define INFLIGHT_ENTRIES_MAX 32768 /* R5 */
 #define INSTALL_TIMEOUT_MS (10 * 60 * 1000)
@@ -76,80 +66,6 @@ void replica_fail(struct replica *replica, int err, const char *what)
 }
 
 /* ------------------------------------------------------------------ messages out */
-static void fill_append(const struct raft_append_entries *in, struct transport_message *out)
-{
-    out->head.term = in->term;
-    out->head.prev_index = in->prev_log_index;
-    out->head.prev_term = in->prev_log_term;
-    out->head.commit = in->leader_commit;
-    out->head.version = in->version;
-    out->n_entries = in->n_entries;
-}
-
-static void fill_append_result(const struct replica *replica, uint64_t to,
-                               const struct raft_append_entries_result *in, Tarn__RaftMessage *out)
-{
-    out->term = in->term;
-    out->rejected = in->rejected;
-    out->last_index = in->last_log_index;
-    out->version = in->version;
-    out->features = in->features;
-    out->capacity = in->capacity;
-    if (replica->heard_term == in->term && replica->heard_from == to)
-        out->lease_stamp = replica->heard_stamp;
-}
-
-static void fill_vote(const struct raft_request_vote *in, Tarn__RaftMessage *out)
-{
-    out->term = in->term;
-    out->candidate = in->candidate_id;
-    out->last_index = in->last_log_index;
-    out->last_term = in->last_log_term;
-    out->disrupt_leader = in->disrupt_leader;
-    out->pre_vote = in->pre_vote;
-    out->version = in->version;
-}
-
-static void fill_vote_result(const struct raft_request_vote_result *in, Tarn__RaftMessage *out)
-{
-    out->term = in->term;
-    out->vote_granted = in->vote_granted;
-    out->pre_vote = in->pre_vote;
-    out->version = in->version;
-    out->features = in->features;
-    out->capacity = in->capacity;
-}
-
-/* The snapshot itself is pulled by the receiver; the message says which. */
-static bool fill_install(const struct replica *replica, const struct raft_install_snapshot *in,
-                         struct transport_message *out)
-{
-    const struct snapshot_meta *meta = &replica->snapshot;
-    if (meta->index != in->last_index || meta->term != in->last_term)
-        return false;
-    Tarn__RaftMessage *head = &out->head;
-    head->term = in->term;
-    head->last_index = in->last_index;
-    head->last_term = in->last_term;
-    head->version = in->version;
-    head->conf_index = meta->conf_index;
-    for (unsigned i = 0; i < meta->n_servers; i++) {
-        Tarn__RaftServer *server = &out->servers[i];
-        tarn__raft_server__init(server);
-        memcpy(out->addresses[i], meta->servers[i].address, sizeof out->addresses[i]);
-        server->id = meta->servers[i].id;
-        server->role = meta->servers[i].role;
-        server->address = out->addresses[i];
-        out->server_list[i] = server;
-    }
-    head->conf = out->server_list;
-    head->n_conf = meta->n_servers;
-    snapshot_name(out->snapshot, meta->index, meta->term);
-    head->snapshot = out->snapshot;
-    head->snapshot_bytes = replica->snapshot_bytes;
-    return true;
-}
-
 static void send_message(struct replica *replica, const struct raft_message *in)
 {
     if (replica->muted || in->server_id < 1 || in->server_id > replica->options.n_servers ||
@@ -158,33 +74,7 @@ static void send_message(struct replica *replica, const struct raft_message *in)
     struct transport_message *out = transport_message_new();
     if (out == NULL)
         return; /* as good as lost on the way */
-    out->head.type = in->type;
-    out->head.from = replica->options.id;
-    bool send = true;
-    switch (in->type) {
-    case RAFT_APPEND_ENTRIES:
-        fill_append(&in->append_entries, out);
-        break;
-    case RAFT_APPEND_ENTRIES_RESULT:
-        fill_append_result(replica, in->server_id, &in->append_entries_result, &out->head);
-        break;
-    case RAFT_REQUEST_VOTE:
-        fill_vote(&in->request_vote, &out->head);
-        break;
-    case RAFT_REQUEST_VOTE_RESULT:
-        fill_vote_result(&in->request_vote_result, &out->head);
-        break;
-    case RAFT_INSTALL_SNAPSHOT:
-        send = fill_install(replica, &in->install_snapshot, out);
-        break;
-    case RAFT_TIMEOUT_NOW:
-        out->head.term = in->timeout_now.term;
-        out->head.last_index = in->timeout_now.last_log_index;
-        out->head.last_term = in->timeout_now.last_log_term;
-        out->head.version = in->timeout_now.version;
-        break;
-    }
-    if (send)
+    if (replica_message_encode(replica, in, out))
         transport_send(replica->transport, (uint32_t)in->server_id, out);
     else
         free(out);
@@ -393,36 +283,11 @@ static int receive_entries(struct replica *replica, const Tarn__RaftMessage *in,
     return err;
 }
 
-static int decode_entries(const Tarn__RaftMessage *in, const uint8_t *payload, size_t payload_len,
-                          struct raft_entry **ret)
-{
-    if (in->n_entries > TRANSPORT_ENTRIES_MAX)
-        return -E_PROTO;
-    struct raft_entry *entries = calloc(in->n_entries + 1, sizeof *entries);
-    if (entries == NULL)
-        return -E_NOMEM;
-    struct reader r = reader_init(payload, payload_len);
-    for (size_t i = 0; i < in->n_entries; i++) {
-        const Tarn__RaftEntry *entry = in->entries[i];
-        const uint8_t *data = reader_bytes(&r, entry->length);
-        if (r.failed || entry->term == 0 || entry->type < RAFT_COMMAND || entry->type > RAFT_CHANGE) {
-            free(entries);
-            return -E_PROTO;
-        }
-        entries[i] = (struct raft_entry){
-            .term = entry->term,
-            .type = (enum raft_entry_type)entry->type,
-            .buf = {.base = (void *)(uintptr_t)data, .len = entry->length}};
-    }
-    *ret = entries;
-    return 0;
-}
-
 static int receive_append(struct replica *replica, const Tarn__RaftMessage *in,
                           const uint8_t *payload, size_t payload_len)
 {
     _cleanup_free_ struct raft_entry *entries = NULL;
-    int err = decode_entries(in, payload, payload_len, &entries);
+    int err = replica_entries_decode(in, payload, payload_len, &entries);
     if (err != 0)
         return err;
     if (in->prev_index > 0 && in->prev_term == 0)
@@ -500,20 +365,6 @@ static int receive_vote_result(struct replica *replica, const Tarn__RaftMessage 
     return receive(replica, in, &message, &update);
 }
 
-static int configuration_from(const Tarn__RaftMessage *in, struct raft_configuration *ret)
-{
-    raft_configuration_init(ret);
-    if (in->n_conf == 0 || in->n_conf > TRANSPORT_SERVERS_MAX)
-        return -E_PROTO;
-    for (size_t i = 0; i < in->n_conf; i++)
-        if (raft_configuration_add(ret, in->conf[i]->id, in->conf[i]->address,
-                                   (int)in->conf[i]->role) != 0) {
-            raft_configuration_close(ret);
-            return -E_PROTO;
-        }
-    return 0;
-}
-
 static int receive_install(struct replica *replica, const Tarn__RaftMessage *in)
 {
     if (replica->installing || in->last_index == 0 || in->last_term == 0)
@@ -529,7 +380,7 @@ static int receive_install(struct replica *replica, const Tarn__RaftMessage *in)
                                                         .last_index = in->last_index,
                                                         .last_term = in->last_term,
                                                         .conf_index = in->conf_index}};
-    int err = configuration_from(in, &message.install_snapshot.conf);
+    int err = replica_configuration_decode(in, &message.install_snapshot.conf);
     if (err != 0)
         return err;
     message.install_snapshot.data.base = raft_malloc(1); /* its owner becomes raft, or the update */

@@ -1,5 +1,6 @@
 /* What the files of the replica share (replica*.c only).
  *   replica.c           libraft: events in, updates out; the election timer
+ *   replica_message.c   libraft's messages to and from the wire
  *   replica_writer.c    proposals to raft, entries to disk
  *   replica_start.c     opening, recovery, start and stop
  *   replica_apply.c     proposals, the state machine, linearizable reads

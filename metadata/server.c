@@ -106,6 +106,8 @@ static int handle_session_end(void *ctx, struct rpc_request *request, const void
     const Tarn__SessionEnd *end = message;
     if (end->expired)
         return refuse(ctx, request, -E_PERM, "only the service itself expires sessions");
+    if (end->ctx != NULL && end->session != 0 && end->session != end->ctx->session)
+        return refuse(ctx, request, -E_PERM, "a session ends only itself");
     return handle_change(ctx, request, message);
 }
 
