@@ -6,6 +6,7 @@
 #include "common/io_sim.h"
 #include "common/log.h"
 #include "golden.h"
+#include "metadata/snapshot.h"
 #include "metadata/wal.h"
 #include "metadata/wal_format.h"
 #include <fcntl.h>
@@ -512,12 +513,31 @@ static void formats_have_their_golden_bytes(void **state)
     assert_memory_equal(header, expected, n);
 }
 
+static void a_snapshot_header_has_its_golden_bytes_and_no_damage_passes(void **state)
+{
+    struct snapshot_meta meta = {.index = 500, .term = 7, .conf_index = 1, .real_ns = 1700000000000000000,
+                                 .n_servers = 2,
+                                 .servers = {{1, 1, "tcp:a:1"}, {2, 1, "tcp:b:1"}}}, again;
+    uint8_t block[SNAPSHOT_HEADER], expected[SNAPSHOT_HEADER];
+    snapshot_encode(&meta, block);
+    size_t n = golden_read(golden_path, "snapshot", expected, sizeof expected);
+    assert_memory_equal(block, expected, n);
+    assert_int_equal(snapshot_decode(block, &again), 0);
+    assert_memory_equal(&meta, &again, sizeof meta);
+    for (size_t bit = 0; bit < n * 8; bit++) {
+        block[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_int_equal(snapshot_decode(block, &again), -E_CORRUPT);
+        block[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+}
+
 int main(int argc, char **argv)
 {
     golden_path = argc > 1 ? argv[1] : "tests/golden/metadata.hex";
     log_set_level(getenv("TARN_LOG") != NULL ? LOG_INFO : LOG_ERROR);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formats_have_their_golden_bytes),
+        cmocka_unit_test(a_snapshot_header_has_its_golden_bytes_and_no_damage_passes),
         cmocka_unit_test(entries_vote_and_order_survive_a_restart),
         cmocka_unit_test(a_conflicting_suffix_is_replaced),
         cmocka_unit_test(old_segments_go_and_a_reset_begins_anew),
