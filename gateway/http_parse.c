@@ -16,7 +16,7 @@ size_t http_head_length(const char *text, size_t n, size_t from)
 {
     /* The four bytes may have begun before `from`. */
     size_t at = from > 3 ? from - 3 : 0;
-    const char *end = memmem(text + at, n - at, "\r\n\r\n", 4);
+    const char *end = n < 4 ? NULL : memmem(text + at, n - at, "\r\n\r\n", 4);
 
     return end == NULL ? 0 : (size_t)(end - text) + 4;
 }

@@ -133,7 +133,7 @@ int s3_meta_reply(struct s3_call *call, const Tarn__GetXattrReply *xattrs)
 
     for (size_t i = 0; i < xattrs->n_pairs; i++) {
         const Tarn__XattrPair *pair = xattrs->pairs[i];
-        _cleanup_free_ char *value = strndup((const char *)pair->value.data, pair->value.len);
+        _cleanup_free_ char *value = pair->value.len == 0 ? strdup("") : strndup((const char *)pair->value.data, pair->value.len);
         if (value == NULL)
             return -E_NOMEM;
         int r = reply_pair(call, pair->name, value);

@@ -682,7 +682,7 @@ static int add_upload(struct s3_call *call, const char *id, struct writer *xml)
         const Tarn__XattrPair *pair = xattrs->pairs[i];
         if (strcmp(pair->name, XATTR_KEY) != 0)
             continue;
-        _cleanup_free_ char *key = strndup((const char *)pair->value.data, pair->value.len);
+        _cleanup_free_ char *key = pair->value.len == 0 ? strdup("") : strndup((const char *)pair->value.data, pair->value.len);
         xml_open(xml, "Upload");
         xml_text(xml, "Key", key == NULL ? "" : key);
         xml_text(xml, "UploadId", id);

@@ -1,4 +1,5 @@
 #include "gateway_suite.h"
+#include "gateway/text.h"
 
 static void heads_are_taken_apart(void **state)
 {
@@ -93,23 +94,22 @@ static void ambiguous_heads_are_refused(void **state)
 
 static int parse_generated(size_t target, size_t fields, size_t value, int *ret_status)
 {
-    size_t cap = target + fields * (value + 16) + 256, n;
-    _cleanup_free_ char *text = malloc(cap);
+    _cleanup_(writer_fini) struct writer text = {0};
     struct http_head head;
     struct http_refusal refusal = {0};
 
-    n = (size_t)sprintf(text, "GET /");
-    memset(text + n, 'a', target - 1);
-    n += target - 1;
-    n += (size_t)sprintf(text + n, " HTTP/1.1\r\nHost: a\r\n");
+    text_add(&text, "GET /");
+    for (size_t i = 1; i < target; i++)
+        writer_u8(&text, 'a');
+    text_add(&text, " HTTP/1.1\r\nHost: a\r\n");
     for (size_t i = 1; i < fields; i++) {
-        n += (size_t)sprintf(text + n, "X%zu: ", i);
-        memset(text + n, 'b', value);
-        n += value;
-        n += (size_t)sprintf(text + n, "\r\n");
+        text_format(&text, "X%zu: ", i);
+        for (size_t k = 0; k < value; k++)
+            writer_u8(&text, 'b');
+        text_add(&text, "\r\n");
     }
-    n += (size_t)sprintf(text + n, "\r\n");
-    int r = http_head_parse(text, n, &head, &refusal);
+    text_add(&text, "\r\n");
+    int r = http_head_parse((char *)text.data, text.len, &head, &refusal);
     *ret_status = refusal.status;
     return r;
 }
