@@ -39,7 +39,8 @@ int s3_attrs_add(struct s3_attrs *attrs, const char *name, const void *value, si
         free(pair);
         return -E_NOMEM;
     }
-    memcpy(pair->value.data, value, n);
+    if (n > 0)
+        memcpy(pair->value.data, value, n);
     pairs[attrs->count++] = pair;
     return 0;
 }
