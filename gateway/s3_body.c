@@ -87,17 +87,18 @@ int s3_body_open(struct s3_call *call, struct s3_body *ret)
     if (r < 0)
         return r;
     ret->window_size = ret->has_length ? MIN(S3_BODY_WINDOW, MAX(ret->length, KIB(4))) : S3_BODY_WINDOW;
-    ret->window = malloc(ret->window_size);
-    return ret->window == NULL ? -E_NOMEM : 0;
+    return 0;
 }
 
 void s3_body_fini(struct s3_body *body)
 {
+    fiber_group_wait(&body->working);
     digest_fini(&body->md5);
     digest_fini(&body->sha256);
     digest_fini(&body->checksum);
     awschunk_fini(&body->chunk);
-    free(body->window);
+    free(body->windows[0]);
+    free(body->windows[1]);
 }
 
 /* ---- windows ---- */
@@ -118,19 +119,46 @@ static void take_window(void *arg)
         digest_update(&body->checksum, body->work_data, (size_t)body->work_n);
 }
 
+static void work_run(void *arg)
+{
+    struct s3_body *body = arg;
+
+    body->work_err = io_work(body->call->gate->io, take_window, body);
+    fiber_group_done(&body->working);
+}
+
+/* The digests of a plain body are nobody's concern before its end; framed data is only known after decoding. */
+static int digest_window(struct s3_body *body)
+{
+    if (body->work_n < (int64_t)WORK_MIN) {
+        take_window(body);
+        return 0;
+    }
+    if (body->framed)
+        return io_work(body->call->gate->io, take_window, body);
+    fiber_group_add(&body->working);
+    int r = fiber_spawn(body->call->gate->io, "digest", work_run, body);
+    if (r < 0)
+        fiber_group_done(&body->working);
+    return r;
+}
+
 /* Bytes read, 0 at the end of the body; work_n is what has become of them. */
 static int64_t fill_window(struct s3_body *body)
 {
-    int64_t n = http_body_read(body->call->http, body->window, body->window_size);
-    if (n <= 0)
-        return n;
-    body->work_data = body->window;
+    char **window = &body->windows[body->turn ^= 1];
+
+    if (*window == NULL)
+        *window = malloc(body->window_size);
+    if (*window == NULL)
+        return -E_NOMEM;
+    int64_t n = http_body_read(body->call->http, *window, body->window_size);
+    fiber_group_wait(&body->working);
+    if (n <= 0 || body->work_err < 0)
+        return n < 0 ? n : body->work_err;
+    body->work_data = *window;
     body->work_n = n;
-    if (n < (int64_t)WORK_MIN) {
-        take_window(body);
-        return n;
-    }
-    int r = io_work(body->call->gate->io, take_window, body);
+    int r = digest_window(body);
     return r < 0 ? r : n;
 }
 
@@ -205,7 +233,7 @@ int64_t s3_body_next(struct s3_body *body, const void **ret_data)
         if (body->has_length && body->seen > body->length)
             return s3_fail(&body->call->fault, S3_INCOMPLETE_BODY, "The body is longer than announced");
         if (body->work_n > 0) {
-            *ret_data = body->window;
+            *ret_data = body->windows[body->turn];
             return body->work_n;
         }
     }

@@ -1,17 +1,19 @@
 /* The body of a PUT: pulled in windows, taken out of its aws-chunked framing, and checked against everything the client
- * said about it: signature, length, SHA-256, Content-MD5, x-amz-checksum-*. Digests of large windows are computed on
- * a worker thread. Threads: the io's; fibers. */
+ * said about it: signature, length, SHA-256, Content-MD5, x-amz-checksum-*. Digests of large windows are computed on a
+ * worker thread, while the caller stores the window and the next one is received. Threads: the io's; fibers. */
 #ifndef TARN_GATEWAY_S3_BODY_H
 #define TARN_GATEWAY_S3_BODY_H
 
 #include "awschunk.h"
 #include "s3_call.h"
+#include "common/fiber.h"
 
 #define S3_BODY_WINDOW MIB(1)
 
 struct s3_body {
     struct s3_call *call;
-    char *window;
+    char *windows[2];
+    unsigned turn; /* the window given out last */
     size_t window_size;
     bool framed; /* aws-chunked */
     struct awschunk chunk;
@@ -24,8 +26,10 @@ struct s3_body {
     char checksum_given[64]; /* base64; "" when it comes in the trailer */
     char checksum_text[64];  /* base64 of the computed one, after the end */
     uint8_t md5_out[16];     /* after the end */
-    void *work_data;
+    void *work_data;         /* the window being digested */
     int64_t work_n;
+    int work_err;
+    struct fiber_group working; /* at most one */
 };
 /* Reads what the headers announce. Errors: InvalidDigest, InvalidRequest, MissingContentLength, -E_NOMEM. */
 int s3_body_open(struct s3_call *call, struct s3_body *ret);
