@@ -1,6 +1,7 @@
 /* tarn-gatewayd: the process around the HTTP doors. Arguments, configuration, one line when it serves, a clean
  * end on SIGTERM: requests under way are finished, then the session ends. */
 #include "route.h"
+#include "tree.h"
 #include "common/check.h"
 #include "common/cli.h"
 #include "common/config.h"
@@ -90,6 +91,22 @@ static void watch_second(void *arg)
         _exit(CLI_FAILED);
 }
 
+/* One question, so that a wrong key or cluster is told now and not with every request. */
+static int ask_once(struct process *p)
+{
+    const struct tree root = {p->gate.meta, &meta_root};
+    Tarn__StatusReply *status;
+
+    int r = tree_status(&root, &status);
+    if (r == 0)
+        tarn__status_reply__free_unpacked(status, NULL);
+    else if (r == -E_AUTH)
+        cli_complain("cannot join the cluster: the key in %s is not the cluster's key", p->config.path);
+    else
+        cli_complain("cannot reach the metadata service named in %s: %s", p->config.path, err_sentence(r));
+    return r;
+}
+
 static int open_gate(struct process *p)
 {
     struct gate *gate = &p->gate;
@@ -97,10 +114,10 @@ static int open_gate(struct process *p)
     struct http_options http = {.conns_max = (unsigned)p->arguments.connections};
 
     int r = meta_connect(gate->io, &p->config, &options, &gate->meta);
-    if (r < 0) {
-        cli_complain("cannot reach the metadata service of %s: %s", p->config.path, err_sentence(r));
+    if (r == 0)
+        r = ask_once(p);
+    if (r < 0)
         return r;
-    }
     r = stores_create(gate->io, &p->config, gate->meta, &gate->stores);
     if (r == 0)
         r = users_create(gate->io, gate->meta, &gate->users);
