@@ -75,12 +75,12 @@ static void show_task_json(const Tarn__Task *task)
 {
     Tarn__Receipt none = TARN__RECEIPT__INIT;
     const Tarn__Receipt *r = task->receipt != NULL ? task->receipt : &none;
-    out_json("{s:I,s:I,s:s,s:I,s:I,s:i,s:i,s:s,s:s,s:s,s:s,s:s,s:" RECEIPT_FMT "}", "phase", (long long)task->phase,
+    out_json("{s:I,s:I,s:s,s:I,s:I,s:i,s:i,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:" RECEIPT_FMT "}", "phase", (long long)task->phase,
              "index", (long long)task->index, "state", job_task_state_name(task->state), "attempt",
              (long long)task->attempt, "node", (long long)task->node, "exit_code", task->exit_code, "signal",
              task->signal, "code", task->code, "error", task->error, "input",
              task->n_inputs == 1 ? task->inputs[0] : "", "output", task->n_outputs == 1 ? task->outputs[0] : "",
-             "stderr", task->stderr_path, "receipt", RECEIPT_ARGS(r));
+             "stderr", task->stderr_path, "started", (long long)task->started, "ended", (long long)task->ended, "receipt", RECEIPT_ARGS(r));
 }
 
 /* ---- outputs */

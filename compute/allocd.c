@@ -121,6 +121,9 @@ static void start_refused(struct allocd *allocd, struct run_task *task, int err)
     }
     if (err == -E_STALE)
         allocd_resign(allocd, "another allocator holds the role");
+    else
+        log_warn("cannot start task %llu.%u.%llu: %s; it is tried again", (unsigned long long)task->run->id,
+                 task->run->phase, (unsigned long long)task->index, err_sentence(err));
     if (io_sleep_ms(allocd->io, RETRY_MS) != 0 || task->run->ending) {
         run_task_over(task, 0);
         return;

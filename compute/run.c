@@ -264,6 +264,8 @@ static int finish(struct run *run, Tarn__JobState state)
     err = meta_call(run->allocd->meta, OP_JOB_FINISH, &request.base, &request.ctx, &meta_root, NULL, NULL, NULL);
     if (err == -E_STALE)
         allocd_resign(run->allocd, "another allocator holds the role");
+    else if (err != 0 && err != -E_NOENT && err != -E_CANCELED)
+        log_warn("cannot finish job %llu: %s; it is tried again", (unsigned long long)run->id, err_sentence(err));
     return err == -E_NOENT ? 0 : err;
 }
 
