@@ -1,9 +1,12 @@
 /* Files and objects of the public library.
  *
  * Local parts: the loop thread tells which bytes of a file lie in a sealed chunk on this machine and
- * gives a descriptor of its file. They are kept in the tarn_file under a lock that readers share; a
- * read within one of them is one pread(2) by the calling thread. A part is used for PART_FRESH_MS
- * and not after a change through this library; then the loop thread is asked again. */
+ * gives a descriptor of its file. A read within one of them is one pread(2) by the calling thread, with
+ * no lock: each part has a sequence number that is odd while it changes. A reader whose part changed
+ * under its pread throws the bytes away and asks the loop thread. A descriptor's number stays open until
+ * the file is closed, another chunk comes under it by dup3(2), so a late reader meets no stranger's file.
+ * A part is used for PART_FRESH_MS and not after a change through this library; then the loop thread
+ * is asked again. */
 #include "tarn_internal.h"
 
 #include "common/err.h"
@@ -16,10 +19,11 @@
 #define PART_FRESH_MS 1000
 
 struct part {
-    uint64_t from, to, fd_offset;
-    uint64_t until_ms;
-    unsigned change; /* of tarn.changes when it was taken */
-    int fd;
+    atomic_uint seq; /* even: what follows belongs together */
+    atomic_ullong from, to, fd_offset;
+    atomic_ullong until_ms;
+    atomic_uint change; /* of tarn.changes when it was taken */
+    atomic_int fd;
 };
 
 struct tarn_file {
@@ -28,10 +32,11 @@ struct tarn_file {
     int flags;
     char *path;
     atomic_uint *change;
-    pthread_rwlock_t lock;
-    struct part parts[PARTS_MAX]; /* under lock */
-    unsigned n_parts, next_part;  /* under lock */
-    atomic_uint hint;
+    struct part parts[PARTS_MAX];
+    atomic_uint n_parts;        /* only grows */
+    atomic_uint hint;           /* the part of the last read */
+    pthread_mutex_t lock;       /* of those who change parts */
+    unsigned next_part;         /* under lock */
     atomic_ullong no_part_until_ms;
 };
 
@@ -103,7 +108,7 @@ static void tarn_file_free(struct tarn_file *file)
 {
     for (unsigned i = 0; i < file->n_parts; i++)
         close(file->parts[i].fd);
-    pthread_rwlock_destroy(&file->lock);
+    pthread_mutex_destroy(&file->lock);
     free(file->path);
     free(file);
 }
@@ -120,7 +125,7 @@ int tarn_file_open(struct tarn *tarn, const char *path, int flags, mode_t mode, 
     file->tarn = tarn;
     file->flags = flags;
     file->path = path_copy;
-    pthread_rwlock_init(&file->lock, NULL);
+    pthread_mutex_init(&file->lock, NULL);
     struct file_call c = {.file = file, .path = path, .flags = flags, .mode = mode};
     int r = (int)loop_call(tarn, &c.call, file_open_run);
     if (r < 0) {
@@ -155,58 +160,76 @@ static uint64_t now_ms(void)
     return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static bool part_covers(const struct part *part, uint64_t offset, size_t n)
+/* The loads are acquire loads, so the last one, of seq, comes after them; it comes after the pread as well,
+ * because taking a reference to a file is a full barrier. Without threads nothing changes a part meanwhile. */
+static bool part_try(struct tarn_file *file, struct part *part, void *buf, size_t n, uint64_t offset)
 {
-    return offset >= part->from && offset < part->to && n <= part->to - offset;
-}
-
-/* Under the lock. */
-static const struct part *part_find(struct tarn_file *file, uint64_t offset, size_t n)
-{
-    unsigned hint = atomic_load_explicit(&file->hint, memory_order_relaxed);
-    if (hint < file->n_parts && part_covers(&file->parts[hint], offset, n))
-        return &file->parts[hint];
-    for (unsigned i = 0; i < file->n_parts; i++) {
-        if (!part_covers(&file->parts[i], offset, n))
-            continue;
-        atomic_store_explicit(&file->hint, i, memory_order_relaxed);
-        return &file->parts[i];
-    }
-    return NULL;
+    unsigned seq = atomic_load_explicit(&part->seq, memory_order_acquire);
+    uint64_t from = atomic_load_explicit(&part->from, memory_order_acquire);
+    uint64_t to = atomic_load_explicit(&part->to, memory_order_acquire);
+    if (seq % 2 != 0 || offset < from || offset >= to || n > to - offset)
+        return false;
+    if (atomic_load_explicit(&part->change, memory_order_acquire) != atomic_load(file->change) ||
+        now_ms() >= atomic_load_explicit(&part->until_ms, memory_order_acquire))
+        return false;
+    uint64_t at = atomic_load_explicit(&part->fd_offset, memory_order_acquire) + (offset - from);
+    int fd = atomic_load_explicit(&part->fd, memory_order_acquire);
+    return pread(fd, buf, n, (off_t)at) == (ssize_t)n &&
+           atomic_load_explicit(&part->seq, memory_order_acquire) == seq;
 }
 
 /* True when all n bytes came from a local part. */
 static bool part_read(struct tarn_file *file, void *buf, size_t n, uint64_t offset)
 {
-    bool done = false;
-    pthread_rwlock_rdlock(&file->lock);
-    const struct part *part = part_find(file, offset, n);
-    if (part && part->change == atomic_load(file->change) && now_ms() < part->until_ms)
-        done = pread(part->fd, buf, n, (off_t)(part->fd_offset + (offset - part->from))) == (ssize_t)n;
-    pthread_rwlock_unlock(&file->lock);
-    return done;
+    unsigned n_parts = atomic_load_explicit(&file->n_parts, memory_order_acquire);
+    unsigned hint = atomic_load_explicit(&file->hint, memory_order_relaxed);
+    if (hint < n_parts && part_try(file, &file->parts[hint], buf, n, offset))
+        return true;
+    for (unsigned i = 0; i < n_parts; i++) {
+        if (i == hint || !part_try(file, &file->parts[i], buf, n, offset))
+            continue;
+        atomic_store_explicit(&file->hint, i, memory_order_relaxed);
+        return true;
+    }
+    return false;
+}
+
+/* The lock is held. The release stores keep the odd number before what they store. */
+static void part_store(struct part *part, const struct file_part *got, unsigned change)
+{
+    unsigned seq = atomic_load_explicit(&part->seq, memory_order_relaxed);
+    atomic_store_explicit(&part->seq, seq + 1, memory_order_relaxed);
+    atomic_store_explicit(&part->from, got->offset, memory_order_release);
+    atomic_store_explicit(&part->to, got->offset + got->length, memory_order_release);
+    atomic_store_explicit(&part->fd_offset, got->fd_offset, memory_order_release);
+    atomic_store_explicit(&part->until_ms, now_ms() + PART_FRESH_MS, memory_order_release);
+    atomic_store_explicit(&part->change, change, memory_order_release);
+    int fd = atomic_load_explicit(&part->fd, memory_order_relaxed);
+    if (fd < 0)
+        atomic_store_explicit(&part->fd, got->fd, memory_order_release);
+    else if (dup3(got->fd, fd, O_CLOEXEC) < 0) /* it stays what it was: a part that covers nothing */
+        atomic_store_explicit(&part->to, got->offset, memory_order_release);
+    atomic_store_explicit(&part->seq, seq + 2, memory_order_release);
+    if (fd >= 0)
+        close(got->fd);
 }
 
 /* Takes the descriptor over; the part replaces what it overlaps, or the oldest. */
 static void part_keep(struct tarn_file *file, const struct file_part *got, unsigned change)
 {
-    struct part part = {.from = got->offset, .to = got->offset + got->length, .fd = got->fd};
-    part.fd_offset = got->fd_offset;
-    part.change = change;
-    part.until_ms = now_ms() + PART_FRESH_MS;
-    pthread_rwlock_wrlock(&file->lock);
-    unsigned at = file->n_parts;
-    for (unsigned i = 0; i < file->n_parts; i++)
-        if (file->parts[i].from < part.to && part.from < file->parts[i].to)
+    pthread_mutex_lock(&file->lock);
+    unsigned n = atomic_load_explicit(&file->n_parts, memory_order_relaxed), at = n;
+    for (unsigned i = 0; i < n; i++)
+        if (file->parts[i].from < got->offset + got->length && got->offset < file->parts[i].to)
             at = i;
     if (at == PARTS_MAX)
         at = file->next_part++ % PARTS_MAX;
-    if (at < file->n_parts)
-        close(file->parts[at].fd);
-    else
-        file->n_parts++;
-    file->parts[at] = part;
-    pthread_rwlock_unlock(&file->lock);
+    if (at == n)
+        file->parts[at].fd = -1;
+    part_store(&file->parts[at], got, change);
+    if (at == n)
+        atomic_store_explicit(&file->n_parts, n + 1, memory_order_release);
+    pthread_mutex_unlock(&file->lock);
 }
 
 /* ------------------------------------------------------------------ reads and writes */

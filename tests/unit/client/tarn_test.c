@@ -10,6 +10,7 @@
 #include <ftw.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 struct fixture {
@@ -224,6 +225,52 @@ static void threads_share_a_file(void **state)
     free(data);
 }
 
+/* Versions are written one after the other; each block holds one byte repeated. */
+struct versions {
+    struct tarn_file *file;
+    atomic_uint begun, written;
+    atomic_bool end;
+};
+
+static void *version_reader(void *arg)
+{
+    struct versions *versions = arg;
+    uint8_t back[4096];
+    while (!versions->end) {
+        unsigned least = versions->written;
+        expect_equal(tarn_pread(versions->file, back, sizeof back, 65536), sizeof back);
+        unsigned most = versions->begun;
+        for (size_t i = 0; i < sizeof back; i++)
+            expect(back[i] >= least && back[i] <= most);
+    }
+    return NULL;
+}
+
+static void readers_see_what_was_written_before_they_read(void **state)
+{
+    enum { VERSIONS = 40 };
+    static uint8_t data[MIB(1)];
+    struct versions versions = {.end = false};
+    pthread_t readers[2];
+    put("/versions", data, sizeof data);
+    assert_int_equal(tarn_file_open(fixture.tarn, "/versions", O_RDONLY, 0, &versions.file), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(readers); i++)
+        assert_int_equal(pthread_create(&readers[i], NULL, version_reader, &versions), 0);
+    for (unsigned version = 1; version <= VERSIONS; version++) {
+        struct tarn_file *writer = NULL;
+        memset(data, (int)version, 4096);
+        assert_int_equal(tarn_file_open(fixture.tarn, "/versions", O_WRONLY, 0, &writer), 0);
+        versions.begun = version;
+        assert_int_equal(tarn_pwrite(writer, data, 4096, 65536), 4096);
+        versions.written = version;
+        assert_int_equal(tarn_file_close(writer), 0);
+    }
+    versions.end = true;
+    for (size_t i = 0; i < ARRAY_SIZE(readers); i++)
+        pthread_join(readers[i], NULL);
+    assert_int_equal(tarn_file_close(versions.file), 0);
+}
+
 struct located {
     unsigned files, locations, nodes;
 };
@@ -289,6 +336,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_file_is_written_and_read),
         cmocka_unit_test(a_sealed_object_reads_the_same_by_all_ways_and_offsets),
         cmocka_unit_test(threads_share_a_file),
+        cmocka_unit_test(readers_see_what_was_written_before_they_read),
         cmocka_unit_test(locations_name_the_nodes),
         cmocka_unit_test(an_aborted_put_leaves_nothing),
         cmocka_unit_test(a_wrong_key_and_a_missing_configuration_are_told),
