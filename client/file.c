@@ -28,10 +28,10 @@ int file_adopt(struct meta *meta, struct stores *stores, const Tarn__Attr *attr,
         free(file);
         return r;
     }
-    if (flags & O_TRUNC) {
-        inode_pages_drop(file->inode);
+    if (flags & O_TRUNC)
         inode_open_clear(file->inode);
-    }
+    if ((flags & O_TRUNC) || attr->version != file->inode->version)
+        inode_pages_drop(file->inode);
     inode_learn(file->inode, attr);
     *ret = file;
     return 0;
@@ -97,7 +97,13 @@ void file_refresh(struct file *file)
     inode_pages_drop(file->inode);
     for (unsigned i = 0; i < OPEN_MAX; i++)
         if (file->inode->open[i])
-            file->inode->open[i]->checked_ms = 0;
+            file->inode->open[i]->checked_ms = file->inode->open[i]->version = 0;
+}
+
+void file_keep_fresh(struct file *file)
+{
+    CHECK_MAGIC(file, FILE_MAGIC);
+    file->fresh = true;
 }
 
 int file_attr(struct file *file, Tarn__Attr **ret)
@@ -184,13 +190,14 @@ static int read_job(struct file_job *job)
     return stores_read(job->file->stores, job->ref->extent, job->offset, job->buf, job->n);
 }
 
-/* One read call. `fetched`: the map was fetched since the call began, so its holes and its size are true. */
+/* One read call. `true_map`: the map was fetched since the call began, or is being checked beside the
+ * transfer, so its holes and its size are true. */
 struct read {
     struct file *file;
     uint8_t *buf;
     uint64_t offset, end;
-    uint64_t began_change;
-    bool fetched;
+    struct file_view view;
+    bool true_map;
 };
 
 static void read_inline(const struct map_page *page, const struct read *rd)
@@ -238,20 +245,19 @@ static uint64_t read_extent(const struct read *rd, struct file_jobs *jobs, struc
 /* The extent at `at` (counted), or NULL and the hole's end; -E_STALE: ask again, then look again. */
 static int read_find(struct read *rd, uint64_t at, struct extent_ref **ret, uint64_t *ret_end)
 {
-    struct inode *inode = rd->file->inode;
-    *ret = inode_open_find(inode, at);
+    *ret = file_view_open(rd->file, &rd->view, at);
     if (*ret) {
         extent_ref_take(*ret);
         return 0;
     }
     struct map_page *page = NULL;
-    int r = file_map_page(rd->file, at, &page);
+    int r = file_map_page(rd->file, &rd->view, at, &page);
     if (r < 0)
         return r;
     if (page->is_inline)
         return -E_STALE;
     *ret = map_page_find(page, at, ret_end);
-    return *ret || rd->fetched ? 0 : -E_STALE;
+    return *ret || rd->true_map ? 0 : -E_STALE;
 }
 
 static int read_extents(struct read *rd)
@@ -282,24 +288,47 @@ static int64_t read_once(struct read *rd, size_t n)
 {
     struct inode *inode = rd->file->inode;
     struct map_page *page = NULL;
-    bool open = inode_open_find(inode, rd->offset) != NULL;
-    if (!open || rd->fetched) {
-        int r = file_map_page(rd->file, rd->offset, &page);
+    bool open = file_view_open(rd->file, &rd->view, rd->offset) != NULL;
+    if (!open || rd->view.fetched) {
+        int r = file_map_page(rd->file, &rd->view, rd->offset, &page);
         if (r < 0)
             return r;
     }
     uint64_t wanted = rd->offset + n;
-    if (wanted > inode->size && !rd->fetched)
+    if (wanted > inode->size && !rd->true_map)
         return -E_STALE; /* somebody may have written behind the end we know */
     if (rd->offset >= inode->size)
         return 0;
     rd->end = MIN(wanted, inode->size);
-    if (page && page->is_inline && !inode_open_find(inode, rd->offset)) {
+    if (page && page->is_inline && !file_view_open(rd->file, &rd->view, rd->offset)) {
         read_inline(page, rd);
         return (int64_t)(rd->end - rd->offset);
     }
     int r = read_extents(rd);
     return r < 0 ? r : (int64_t)(rd->end - rd->offset);
+}
+
+/* The first try, by what is known already. A fresh file's is repeated at once by a fetched map
+ * (view.fetched) when nothing was known, or when it turns out that it did not hold any more. */
+static int64_t read_known(struct read *rd, size_t n)
+{
+    if (!rd->file->fresh)
+        return read_once(rd, n);
+    int64_t got = 0;
+    bool same = false;
+    if (file_view_knows(rd->file, &rd->view, rd->offset)) {
+        struct file_check check;
+        file_check_begin(&check, rd->file, rd->offset);
+        rd->true_map = true;
+        got = read_once(rd, n);
+        int r = file_check_end(&check, &same);
+        if (r < 0)
+            return r;
+    }
+    if (same && got != -E_STALE)
+        return got;
+    rd->view.fetched = rd->true_map = true;
+    return read_once(rd, n);
 }
 
 int64_t file_read(struct file *file, void *buf, size_t n, uint64_t offset)
@@ -309,13 +338,14 @@ int64_t file_read(struct file *file, void *buf, size_t n, uint64_t offset)
     if (add_overflows(offset, (uint64_t)n, &end) || n > SSIZE_MAX)
         return -E_INVAL;
     struct read rd = {.file = file, .buf = buf, .offset = offset};
+    rd.view.fetches = file->inode->fetches;
     struct file_retry retry = {0};
     for (unsigned tries = 0;; tries++) {
-        int64_t got = read_once(&rd, n);
+        int64_t got = tries == 0 ? read_known(&rd, n) : read_once(&rd, n);
         bool again = got == -E_STALE || got == -E_UNAVAIL || (got == -E_CORRUPT && tries < 3);
         if (!again)
             return got;
-        if (rd.fetched) {
+        if (rd.view.fetched) {
             int r = file_retry_pause(file, &retry);
             if (r < 0)
                 return r == -E_TIMEOUT ? (got == -E_STALE ? -E_UNAVAIL : got) : r;
@@ -323,10 +353,10 @@ int64_t file_read(struct file *file, void *buf, size_t n, uint64_t offset)
             if (open)
                 inode_open_drop(file->inode, open);
         }
-        int r = file_map_fetch(file, offset);
+        int r = file_map_fetch(file, offset, 0, NULL);
         if (r < 0)
             return r;
-        rd.fetched = true;
+        rd.view.fetched = rd.true_map = true;
     }
 }
 
@@ -336,7 +366,8 @@ int file_local_part(struct file *file, uint64_t offset, struct file_part *ret)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
     struct map_page *page = NULL;
-    int r = file_map_page(file, offset, &page);
+    struct file_view view = {.fetches = file->inode->fetches};
+    int r = file_map_page(file, &view, offset, &page);
     if (r < 0)
         return r;
     if (page->is_inline || offset >= file->inode->size || inode_open_find(file->inode, offset))
@@ -362,7 +393,8 @@ int file_raw_fd(struct file *file, int *ret_fd)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
     struct map_page *page = NULL;
-    int r = file_map_page(file, 0, &page);
+    struct file_view view = {.fetches = file->inode->fetches};
+    int r = file_map_page(file, &view, 0, &page);
     if (r < 0)
         return r;
     uint64_t size = file->inode->size;

@@ -2,7 +2,7 @@
  * the file's map of extents. What is known of an inode is shared by all its handles in this process
  * (same struct stores), so they agree at once. What another client writes is seen at once where it
  * writes into a chunk that is open, behind the known end and in holes; where it replaced a sealed or
- * inline part, after at most a second, or at once after file_refresh().
+ * inline part, after at most a second, at once after file_refresh() and in files that are kept fresh.
  * Threads: the io's, from fibers; several fibers may use one file. */
 #ifndef TARN_CLIENT_FILE_H
 #define TARN_CLIENT_FILE_H
@@ -30,6 +30,14 @@ int file_write(struct file *file, const void *buf, size_t n, uint64_t offset, bo
 int file_sync(struct file *file); /* data on disk at every member, size known */
 int file_truncate(struct file *file, uint64_t size);
 int file_attr(struct file *file, Tarn__Attr **ret); /* fresh; free with tarn__attr__free_unpacked */
+/* From now on a read sees every write of any client that ended before the read began, and a write goes
+ * where the file's bytes are now: each asks the metadata service, beside the data transfer, whether what
+ * is known of the file still holds. For the mount. */
+void file_keep_fresh(struct file *file);
+/* What close(2) waits for: the mtime is told. */
+int file_flush(struct file *file);
+/* The file has at least this size. */
+int file_extend(struct file *file, uint64_t size);
 /* Forgets the cached map: the next read asks. For the mount at the grant of a lock. */
 void file_refresh(struct file *file);
 /* The part around `offset` that this machine can read by descriptor: file bytes [offset, offset+length)

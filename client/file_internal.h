@@ -19,7 +19,9 @@ struct extent_ref {
     unsigned refs;
     bool dirty;          /* written since the last sync */
     bool stale;          /* not to be used any more, only kept to be synced */
-    uint64_t checked_ms; /* when it was last known to be in the file's map */
+    uint64_t checked_ms; /* when it was last known to be in the file's map, */
+    uint64_t version;    /* under which version of the inode */
+    uint64_t fetch;      /* and by which fetch; 0 = by none */
     Tarn__Extent *extent;
 };
 struct extent_ref *extent_ref_create(Tarn__Extent *extent); /* takes it; NULL: no memory, freed */
@@ -35,6 +37,8 @@ static inline bool extent_covers(const Tarn__Extent *extent, uint64_t offset)
 struct map_page {
     uint64_t from, to;
     uint64_t fetched_ms;
+    uint64_t version; /* of the inode: while it has this one, the page is true */
+    uint64_t fetch;   /* number of the fetch that brought it */
     bool is_inline;
     uint8_t *data;
     size_t data_len;
@@ -50,6 +54,9 @@ struct inode {
     uint64_t size_told_ms; /* when a change of ours was last answered with the size; 0 = never */
     struct map_page *pages[PAGES_MAX]; /* NULL: free */
     uint64_t change;         /* grows when pages are dropped: a fetch under way is not kept then */
+    uint64_t fetches;        /* begun so far */
+    uint64_t jumps;          /* times we learned of changes that were not ours */
+    uint64_t lost;           /* chunks of ours found to have left the map */
     struct fiber_mutex fetching;
     struct extent_ref *open[OPEN_MAX]; /* chunks we may write to; NULL: free */
     struct fiber_mutex preparing;      /* one chunk is made writable at a time */
@@ -66,6 +73,7 @@ struct file {
     struct inode *inode;
     uint64_t handle;
     uint32_t flags; /* open(2)'s */
+    bool fresh;     /* file_keep_fresh() */
 };
 #define FILE_MAGIC 0x66696c65u
 
@@ -77,6 +85,10 @@ static inline bool file_writes(const struct file *file)
 int inode_get(struct file *file, uint64_t ino, struct inode **ret); /* found or made; counts a handle */
 void inode_put(struct file *file, struct inode *inode);
 void inode_learn(struct inode *inode, const Tarn__Attr *attr);
+/* The same for the answer to a change of ours that leaves the known map true. */
+void inode_learn_own(struct inode *inode, const Tarn__Attr *attr);
+/* A change of ours led to this version: when it is the next one, nobody else changed the inode. */
+void inode_step(struct inode *inode, uint64_t version);
 void inode_pages_drop(struct inode *inode);
 /* Not used from now on; a dirty one stays until its sync. */
 void inode_open_drop(struct inode *inode, struct extent_ref *ref);
@@ -86,10 +98,36 @@ struct extent_ref *inode_open_find(struct inode *inode, uint64_t offset);
 /* Takes a count of its own. False: no place; sync something first. */
 bool inode_open_add(struct inode *inode, struct extent_ref *ref);
 
-/* Asks the metadata service for the map from `offset` on. */
-int file_map_fetch(struct file *file, uint64_t offset);
+/* One call's view of the map. A fresh file's call may use what is known only if the inode's version is
+ * still the same at some moment of the call (struct file_check), or what was fetched since it began. */
+struct file_view {
+    uint64_t fetches; /* the inode's when the call began */
+    bool fetched;     /* only what was fetched since counts */
+};
+bool file_view_page(const struct file *file, const struct file_view *view, const struct map_page *page);
+/* The chunk we write to at the offset, borrowed, when the view allows it. */
+struct extent_ref *file_view_open(const struct file *file, const struct file_view *view, uint64_t offset);
+/* True when the view has all that is needed to begin at the offset without asking first. */
+bool file_view_knows(const struct file *file, const struct file_view *view, uint64_t offset);
+
+/* Asks the metadata service for the map from `offset` on. have_version: of the inode; when it still
+ * has that, *ret_same and nothing else happens (0: always fetch, ret_same may be NULL). */
+int file_map_fetch(struct file *file, uint64_t offset, uint64_t have_version, bool *ret_same);
 /* The page with the offset, fetched when absent or too old. Borrowed until the next wait. */
-int file_map_page(struct file *file, uint64_t offset, struct map_page **ret);
+int file_map_page(struct file *file, const struct file_view *view, uint64_t offset, struct map_page **ret);
+
+/* Asks beside the data transfer whether what is known was still true. Lives on the caller's stack;
+ * every begin needs its end. */
+struct file_check {
+    struct file *file;
+    uint64_t offset, version;
+    bool same;
+    int err;
+    struct fiber_group group;
+};
+void file_check_begin(struct file_check *check, struct file *file, uint64_t offset);
+/* 0: *ret_same tells; when it is false the map at the offset was fetched. */
+int file_check_end(struct file_check *check, bool *ret_same);
 /* The extent at offset (counted) or NULL and the end of the hole. */
 struct extent_ref *map_page_find(const struct map_page *page, uint64_t offset, uint64_t *ret_hole_end);
 

@@ -84,10 +84,31 @@ void inode_learn(struct inode *inode, const Tarn__Attr *attr)
 {
     if (attr->version < inode->version)
         return; /* an answer that was overtaken */
+    inode->jumps += attr->version != inode->version;
     inode->version = attr->version;
     inode->size = attr->size;
     if (attr->chunk_size)
         inode->chunk_size = attr->chunk_size;
+}
+
+/* Every change raises the version by one at least, so what is known under the version before holds. */
+void inode_step(struct inode *inode, uint64_t version)
+{
+    if (version != inode->version + 1)
+        return;
+    for (unsigned i = 0; i < PAGES_MAX; i++)
+        if (inode->pages[i] && inode->pages[i]->version == inode->version)
+            inode->pages[i]->version = version;
+    for (unsigned i = 0; i < OPEN_MAX; i++)
+        if (inode->open[i] && inode->open[i]->version == inode->version)
+            inode->open[i]->version = version;
+    inode->version = version;
+}
+
+void inode_learn_own(struct inode *inode, const Tarn__Attr *attr)
+{
+    inode_step(inode, attr->version);
+    inode_learn(inode, attr);
 }
 
 struct extent_ref *inode_open_find(struct inode *inode, uint64_t offset)
@@ -160,7 +181,7 @@ void inode_pages_drop(struct inode *inode)
 }
 
 /* Takes extents and inline bytes out of the reply. */
-static struct map_page *page_from(Tarn__FileMapReply *reply, uint64_t offset, uint64_t now_ms)
+static struct map_page *page_from(Tarn__FileMapReply *reply, uint64_t offset, uint64_t now_ms, uint64_t fetch)
 {
     struct map_page *page = calloc(1, sizeof *page);
     if (!page)
@@ -168,6 +189,8 @@ static struct map_page *page_from(Tarn__FileMapReply *reply, uint64_t offset, ui
     page->from = reply->inline_data ? 0 : offset;
     page->to = reply->next ? reply->next : UINT64_MAX;
     page->fetched_ms = now_ms;
+    page->version = reply->attr->version;
+    page->fetch = fetch;
     page->is_inline = reply->inline_data;
     page->data_len = reply->data.len;
     page->data = reply->data.data;
@@ -234,12 +257,66 @@ struct extent_ref *map_page_find(const struct map_page *page, uint64_t offset, u
     return NULL;
 }
 
+/* Chunks we write to that are not in the map any more (another client truncated the file, or the
+ * service sealed them) are not written to again. */
+static void open_compare(struct inode *inode, const struct map_page *page)
+{
+    for (unsigned i = 0; i < OPEN_MAX; i++) {
+        struct extent_ref *ref = inode->open[i];
+        if (!ref || ref->stale || ref->extent->offset < page->from || ref->extent->offset >= page->to)
+            continue;
+        uint64_t hole_end;
+        _cleanup_(extent_ref_dropp) struct extent_ref *found =
+            page->is_inline ? NULL : map_page_find(page, ref->extent->offset, &hole_end);
+        if (found && found->extent->chunk == ref->extent->chunk &&
+            found->extent->state == TARN__CHUNK_STATE__CHUNK_OPEN) {
+            ref->checked_ms = page->fetched_ms;
+            ref->version = page->version;
+            ref->fetch = page->fetch;
+        } else {
+            inode->lost++;
+            inode_open_drop(inode, ref);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ what a call may use */
+
+static bool view_allows(const struct file *file, const struct file_view *view, uint64_t version,
+                        uint64_t fetch, uint64_t known_ms)
+{
+    if (fetch > view->fetches)
+        return true;
+    if (view->fetched)
+        return false;
+    if (file->fresh)
+        return version == file->inode->version;
+    return known_ms != 0 && io_mono_ms(file->io) < known_ms + MAP_FRESH_MS;
+}
+
+bool file_view_page(const struct file *file, const struct file_view *view, const struct map_page *page)
+{
+    return view_allows(file, view, page->version, page->fetch, page->fetched_ms);
+}
+
+struct extent_ref *file_view_open(const struct file *file, const struct file_view *view, uint64_t offset)
+{
+    struct extent_ref *ref = inode_open_find(file->inode, offset);
+    return ref && view_allows(file, view, ref->version, ref->fetch, ref->checked_ms) ? ref : NULL;
+}
+
+bool file_view_knows(const struct file *file, const struct file_view *view, uint64_t offset)
+{
+    const struct map_page *page = page_find(file->inode, offset);
+    return file_view_open(file, view, offset) || (page && file_view_page(file, view, page));
+}
+
 /* ------------------------------------------------------------------ asking */
 
-int file_map_fetch(struct file *file, uint64_t offset)
+int file_map_fetch(struct file *file, uint64_t offset, uint64_t have_version, bool *ret_same)
 {
     struct inode *inode = file->inode;
-    uint64_t change = inode->change;
+    uint64_t change = inode->change, fetch = ++inode->fetches;
     uint64_t now_ms = io_mono_ms(file->io);
     Tarn__Where where = TARN__WHERE__INIT;
     where.ino = inode->ino;
@@ -247,35 +324,43 @@ int file_map_fetch(struct file *file, uint64_t offset)
     request.where = &where;
     request.offset = offset;
     request.max = PAGE_EXTENTS;
+    request.have_version = have_version;
     Tarn__FileMapReply *reply = NULL;
     int r = meta_call(file->meta, OP_FILE_MAP, &request.base, &request.ctx, &meta_root,
                       &tarn__file_map_reply__descriptor, &reply, NULL);
     if (r < 0)
         return r;
     struct map_page *page = NULL;
-    if (!reply->attr || (reply->next && reply->next <= offset))
+    bool same = have_version != 0 && reply->same;
+    if (!same && (!reply->attr || (reply->next && reply->next <= offset)))
         r = -E_PROTO;
-    if (r == 0) {
+    if (r == 0 && !same) {
         inode_learn(inode, reply->attr);
-        page = page_from(reply, offset, now_ms);
+        page = page_from(reply, offset, now_ms, fetch);
         r = page ? 0 : -E_NOMEM;
     }
     tarn__file_map_reply__free_unpacked(reply, NULL);
     if (r < 0)
         return r;
-    if (inode->change == change)
+    if (ret_same)
+        *ret_same = same;
+    if (same)
+        return 0;
+    if (inode->change == change) {
         page_put(inode, page);
-    else
+        open_compare(inode, page);
+    } else {
         page_free(page); /* asked before a change of our own */
+    }
     return 0;
 }
 
-int file_map_page(struct file *file, uint64_t offset, struct map_page **ret)
+int file_map_page(struct file *file, const struct file_view *view, uint64_t offset, struct map_page **ret)
 {
     struct inode *inode = file->inode;
     for (;;) {
         struct map_page *page = page_find(inode, offset);
-        if (page && io_mono_ms(file->io) < page->fetched_ms + MAP_FRESH_MS) {
+        if (page && file_view_page(file, view, page)) {
             *ret = page;
             return 0;
         }
@@ -283,12 +368,40 @@ int file_map_page(struct file *file, uint64_t offset, struct map_page **ret)
         if (r < 0)
             return r;
         page = page_find(inode, offset); /* another fiber may have fetched it meanwhile */
-        if (!page || io_mono_ms(file->io) >= page->fetched_ms + MAP_FRESH_MS)
-            r = file_map_fetch(file, offset);
+        if (!page || !file_view_page(file, view, page))
+            r = file_map_fetch(file, offset, 0, NULL);
         fiber_mutex_unlock(&inode->fetching);
         if (r < 0)
             return r;
     }
+}
+
+static void check_run(struct file_check *check)
+{
+    check->err = file_map_fetch(check->file, check->offset, check->version, &check->same);
+}
+
+static void check_fiber(void *arg)
+{
+    struct file_check *check = arg;
+    check_run(check);
+    fiber_group_done(&check->group);
+}
+
+void file_check_begin(struct file_check *check, struct file *file, uint64_t offset)
+{
+    *check = (struct file_check){.file = file, .offset = offset, .version = file->inode->version};
+    if (fiber_spawn(file->io, "file-check", check_fiber, check) == 0)
+        fiber_group_add(&check->group);
+    else
+        check_run(check);
+}
+
+int file_check_end(struct file_check *check, bool *ret_same)
+{
+    fiber_group_wait(&check->group);
+    *ret_same = check->same;
+    return check->err;
 }
 
 int file_retry_pause(struct file *file, struct file_retry *retry)

@@ -30,6 +30,7 @@ static int chunk_ask(struct file *file, unsigned op, ProtobufCMessage *request, 
     if (r < 0)
         return r;
     Tarn__Extent *extent = take_ptr(reply->extent);
+    uint64_t version = reply->version;
     if (ret_data) {
         *ret_data = reply->inline_data;
         reply->inline_data = (ProtobufCBinaryData){0};
@@ -38,7 +39,12 @@ static int chunk_ask(struct file *file, unsigned op, ProtobufCMessage *request, 
     if (!extent)
         return -E_PROTO;
     *ret = extent_ref_create(extent);
-    return *ret ? 0 : -E_NOMEM;
+    if (!*ret)
+        return -E_NOMEM;
+    if (version != 0)
+        inode_step(file->inode, version);
+    (*ret)->version = version;
+    return 0;
 }
 
 /* Puts the prepared chunk in the old one's place (0: that of the inline bytes). Somebody may have been
@@ -67,6 +73,8 @@ static int chunk_prepare(struct file *file, struct extent_ref **ref, const Proto
     uint64_t old_chunk = extent->clone_of;
     if (old_chunk) {
         int r = stores_clone(file->stores, extent);
+        if (r == 0) /* the old copy may be on disk everywhere: the new one must be before it takes over */
+            r = stores_sync(file->stores, extent);
         return r < 0 ? r : chunk_swap(file, ref, old_chunk);
     }
     if (data->len == 0)
@@ -104,7 +112,7 @@ static int chunk_make_writable(struct file *file, uint64_t offset, struct extent
     }
     r = chunk_prepare(file, &ref, &data);
     free(data.data);
-    inode_pages_drop(file->inode);
+    inode_pages_drop(file->inode); /* a fetch that was asked before this does not know the chunk */
     if (r < 0)
         return r;
     if (!extent_covers(ref->extent, offset))
@@ -117,47 +125,26 @@ static int chunk_make_writable(struct file *file, uint64_t offset, struct extent
     return 0;
 }
 
-/* True when the chunk is still in the file's map: another client may have truncated it away. */
-static bool chunk_still_there(struct file *file, struct extent_ref *ref)
-{
-    uint64_t now = io_mono_ms(file->io);
-    if (ref->checked_ms && now < ref->checked_ms + MAP_FRESH_MS)
-        return true;
-    struct map_page *page = NULL;
-    if (file_map_page(file, ref->extent->offset, &page) < 0)
-        return false;
-    uint64_t hole_end;
-    _cleanup_(extent_ref_dropp) struct extent_ref *found =
-        page->is_inline ? NULL : map_page_find(page, ref->extent->offset, &hole_end);
-    if (!found || found->extent->chunk != ref->extent->chunk ||
-        found->extent->state != TARN__CHUNK_STATE__CHUNK_OPEN)
-        return false;
-    ref->checked_ms = now;
-    return true;
-}
-
-/* The chunk to write `offset` to, counted. */
+/* The chunk to write `offset` to, counted. One that we have is used while it is known to be in the
+ * file's map: another client may have truncated it away. */
 static int chunk_writable(struct file *file, uint64_t offset, struct extent_ref **ret)
 {
     struct inode *inode = file->inode;
-    struct extent_ref *ref = inode_open_find(inode, offset);
-    if (ref && ref->checked_ms && io_mono_ms(file->io) < ref->checked_ms + MAP_FRESH_MS) {
+    struct file_view view = {.fetches = inode->fetches};
+    struct extent_ref *ref = file_view_open(file, &view, offset);
+    if (ref) {
         *ret = extent_ref_take(ref);
         return 0;
     }
     int r = fiber_mutex_lock(&inode->preparing);
     if (r < 0)
         return r;
-    ref = inode_open_find(inode, offset);
-    if (ref) {
+    while (r == 0 && inode_open_find(inode, offset) && !file_view_open(file, &view, offset))
+        r = file_map_fetch(file, offset, 0, NULL); /* lets go of what is not in the map */
+    ref = r == 0 ? inode_open_find(inode, offset) : NULL;
+    if (ref)
         extent_ref_take(ref);
-        if (!chunk_still_there(file, ref)) {
-            inode_open_drop(inode, ref);
-            extent_ref_drop(ref);
-            ref = NULL;
-        }
-    }
-    if (!ref)
+    else if (r == 0)
         r = chunk_make_writable(file, offset, &ref);
     fiber_mutex_unlock(&inode->preparing);
     if (r == 0)
@@ -260,7 +247,7 @@ static int setattr(struct file *file, Tarn__SetAttr *request, uint64_t *ret_size
     if (r < 0)
         return r;
     if (entry->attr) {
-        inode_learn(file->inode, entry->attr);
+        inode_learn_own(file->inode, entry->attr);
         if (ret_size)
             *ret_size = entry->attr->size;
     } else {
@@ -284,6 +271,12 @@ int file_mtime_flush(struct file *file)
     return r;
 }
 
+int file_flush(struct file *file)
+{
+    CHECK_MAGIC(file, FILE_MAGIC);
+    return file_mtime_flush(file);
+}
+
 /* Tells the end of data that is stored. Writers that come while one change is under way wait for it
  * and share the next. */
 static int grow(struct file *file, uint64_t end)
@@ -302,21 +295,75 @@ static int grow(struct file *file, uint64_t end)
         r = setattr(file, &request, NULL);
         if (r == 0)
             inode->size_told_ms = io_mono_ms(file->io) + 1;
+        else
+            inode->grow_to = MAX(inode->grow_to, request.size); /* who wanted to share it asks himself */
     }
     fiber_mutex_unlock(&inode->growing);
     return r;
 }
 
+int file_extend(struct file *file, uint64_t size)
+{
+    CHECK_MAGIC(file, FILE_MAGIC);
+    if (!file_writes(file))
+        return -E_BADF;
+    return size > INT64_MAX ? -E_FBIG : grow(file, size);
+}
+
 /* A write within the size we know tells nothing, unless that knowledge is old: another client may
  * have cut the file, and then our bytes lie behind its end. */
-static int written(struct file *file, uint64_t end)
+static bool must_tell(const struct file *file, uint64_t end)
+{
+    const struct inode *inode = file->inode;
+    bool recent = inode->size_told_ms && io_mono_ms(file->io) < inode->size_told_ms + MTIME_MS;
+    return end > inode->size || !recent;
+}
+
+/* One try of a fresh file's write. *ret_done: the chunks written to were in the file's map when the end was
+ * told, or when the check beside the transfer was answered. When others changed the inode meanwhile,
+ * the map is fetched, which finds what is lost. */
+static int write_fresh(struct file *file, const void *buf, size_t n, uint64_t offset, bool *ret_done)
 {
     struct inode *inode = file->inode;
-    bool fresh = inode->size_told_ms && io_mono_ms(file->io) < inode->size_told_ms + MTIME_MS;
-    if (end > inode->size || !fresh)
-        return grow(file, end);
-    inode->mtime_owed = true;
-    return 0;
+    struct file_check check;
+    uint64_t end = offset + n, lost = inode->lost, jumps = inode->jumps;
+    bool same, checked = !must_tell(file, end);
+    if (checked)
+        file_check_begin(&check, file, offset);
+    int r = write_data(file, buf, n, offset);
+    int asked = checked ? file_check_end(&check, &same) : 0;
+    if (r == 0 && asked == 0) {
+        inode->mtime_owed = true;
+        if (end > inode->size || !checked)
+            r = grow(file, end);
+        if (r == 0 && !checked && inode->jumps != jumps)
+            r = file_map_fetch(file, offset, 0, NULL);
+    }
+    *ret_done = inode->lost == lost;
+    return r < 0 ? r : asked;
+}
+
+/* Each further try means that somebody has truncated the file meanwhile: then it is as if we had
+ * written before him. */
+#define WRITE_TRIES_MAX 8
+
+static int write_known(struct file *file, const void *buf, size_t n, uint64_t offset)
+{
+    uint64_t end = offset + n;
+    bool done = false;
+    for (unsigned i = 0; file->fresh && !done && i < WRITE_TRIES_MAX; i++) {
+        int r = write_fresh(file, buf, n, offset, &done);
+        if (r < 0)
+            return r;
+    }
+    if (file->fresh)
+        return 0;
+    int r = write_data(file, buf, n, offset);
+    if (r == 0 && must_tell(file, end))
+        r = grow(file, end);
+    else if (r == 0)
+        file->inode->mtime_owed = true;
+    return r;
 }
 
 static int append(struct file *file, const void *buf, size_t n)
@@ -345,8 +392,7 @@ int file_write(struct file *file, const void *buf, size_t n, uint64_t offset, bo
         return append(file, buf, n);
     if (add_overflows(offset, (uint64_t)n, &end) || end > INT64_MAX)
         return -E_FBIG;
-    int r = write_data(file, buf, n, offset);
-    return r < 0 ? r : written(file, end);
+    return write_known(file, buf, n, offset);
 }
 
 /* ------------------------------------------------------------------ sync and truncate */
@@ -394,7 +440,8 @@ static int cut_boundary(struct file *file, uint64_t size)
     struct file_retry retry = {0};
     for (;;) {
         struct map_page *page = NULL;
-        int r = file_map_page(file, size, &page);
+        struct file_view view = {.fetches = file->inode->fetches, .fetched = file->fresh};
+        int r = file_map_page(file, &view, size, &page);
         if (r < 0 || page->is_inline || size >= file->inode->size)
             return r;
         uint64_t hole_end;

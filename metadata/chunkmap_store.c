@@ -170,30 +170,50 @@ int chunk_cmd_tasks_done(struct tables *t, const void *message)
     return err;
 }
 
-/* A disk holds (held != NULL) or lacks a chunk that it should hold. */
-static int inventory_expect(struct tables *t, const struct node *node, uint64_t id,
-                            const Tarn__ChunkHeld *held)
+static bool other_copy_is_up(struct tables *t, const struct chunk *chunk, unsigned except)
+{
+    for (unsigned i = 0; i < chunk->n_replicas; i++) {
+        struct node node;
+        if (i != except && (chunk->replicas[i].flags & REPLICA_READY) &&
+            clustermap_get(t, chunk->replicas[i].disk, &node) == 0 && node.up)
+            return true;
+    }
+    return false;
+}
+
+/* True when what the disk holds is what it should hold. */
+static bool held_is_good(struct tables *t, const struct chunk *chunk, unsigned index, const Tarn__ChunkHeld *held)
+{
+    const struct chunk_replica *r = &chunk->replicas[index];
+    bool open = chunk->state == TARN__CHUNK_STATE__CHUNK_OPEN, sealed = (r->flags & REPLICA_SEALED) != 0;
+    /* A chunk sealed meanwhile is one generation ahead until the SEAL gets there (C3). */
+    uint64_t needed = open || sealed ? chunk->generation : chunk->generation - 1;
+    if (held == NULL)
+        return sealed && r->length == 0; /* nothing was ever written: no file is made for it */
+    if (held->suspect && other_copy_is_up(t, chunk, index))
+        return false; /* a power failure took what was not synced; the others have it */
+    return (open || held->generation >= needed) && (!sealed || held->length >= r->length);
+}
+
+/* A disk holds (held != NULL) or lacks a chunk that it should hold. *ret_drop: it is to delete it. */
+static int inventory_expect(struct tables *t, const struct node *node, uint64_t id, const Tarn__ChunkHeld *held,
+                            bool *ret_drop)
 {
     struct chunk chunk;
+    *ret_drop = false;
     int err = chunk_get(t, id, &chunk);
     if (err != 0)
         return err;
     int index = find_replica(&chunk, node->id);
     if (index < 0 || !(chunk.replicas[index].flags & REPLICA_READY) || id >= node->join_chunk)
         return 0;
-    struct chunk_replica *r = &chunk.replicas[index];
     bool open = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN;
-    /* A chunk sealed meanwhile is one generation ahead until the SEAL gets there (C3). */
-    uint64_t needed = open || (r->flags & REPLICA_SEALED) ? chunk.generation : chunk.generation - 1;
-    bool good = held != NULL && (open || held->generation >= needed) &&
-                (!(r->flags & REPLICA_SEALED) || held->length >= r->length);
-    if (held == NULL && (r->flags & REPLICA_SEALED) && r->length == 0)
-        good = true;                      /* nothing was ever written: no file is made for it */
-    if (good || chunk_ready(&chunk) == 1) /* C4: the last complete copy is never given up */
-        return 0;
+    if (held_is_good(t, &chunk, (unsigned)index, held) || chunk_ready(&chunk) == 1)
+        return 0; /* C4: the last complete copy is never given up */
     err = chunk_replica_drop(t, &chunk, (unsigned)index);
     if (open)
         chunk.generation++;
+    *ret_drop = held != NULL;
     return err == 0 ? chunk_save(t, &chunk) : err;
 }
 
@@ -217,8 +237,9 @@ static const Tarn__ChunkHeld *held_find(const struct held_index *index, uint64_t
     return found == NULL ? NULL : *found;
 }
 
-static int inventory_check_disk(struct tables *t, const struct node *node, uint64_t first,
-                                uint64_t last, const struct held_index *index)
+/* Every chunk of [first, last] that the tables have on the disk, beside what it says it holds. */
+static int inventory_check_disk(struct tables *t, const struct node *node, uint64_t first, uint64_t last,
+                                const struct held_index *index, Tarn__NodeInventoryReply *reply)
 {
     struct key prefix = key_1(TABLE_ON_DISK, node->id);
     struct key start = key_2(TABLE_ON_DISK, node->id, first);
@@ -228,7 +249,10 @@ static int inventory_check_disk(struct tables *t, const struct node *node, uint6
         uint64_t id = key_number(&rows.rows[i].key, 1);
         if (id > last)
             break;
-        err = inventory_expect(t, node, id, held_find(index, id));
+        bool drop;
+        err = inventory_expect(t, node, id, held_find(index, id), &drop);
+        if (drop)
+            reply->unknown[reply->n_unknown++] = id;
     }
     return err;
 }
@@ -262,12 +286,15 @@ int chunk_cmd_inventory(struct tables *t, const void *message)
                                         : err == 0 && find_replica(&chunk, node.id) < 0;
         if (stranger) /* an id we have not given out yet is from another life: better kept */
             unknown[reply.n_unknown++] = held[i]->chunk;
+        bool drop = false;
         err = err == -E_NOENT ? 0 : err;
         if (err == 0 && !stranger && m->last == 0)
-            err = inventory_expect(t, &node, held[i]->chunk, held[i]);
+            err = inventory_expect(t, &node, held[i]->chunk, held[i], &drop);
+        if (drop)
+            unknown[reply.n_unknown++] = held[i]->chunk;
         err = err == -E_NOENT ? 0 : err;
     }
     if (err == 0 && m->last != 0)
-        err = inventory_check_disk(t, &node, m->first, m->last, &index);
+        err = inventory_check_disk(t, &node, m->first, m->last, &index, &reply);
     return err == 0 ? tables_reply(t, &reply.base) : err;
 }

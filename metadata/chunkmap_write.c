@@ -110,6 +110,7 @@ static int install(struct tables *t, struct inode *inode, struct extent *extent,
     extent->chunk = chunk->id;
     extent->chunk_offset = 0;
     inode->allocated += extent->length;
+    inode->version++; /* C13: who kept the map sees that it is another */
     struct key key = key_2(TABLE_OPEN_CHUNK, inode->ino, chunk->id);
     int err = tables_put_empty(t, &key);
     if (err == 0)
@@ -117,8 +118,9 @@ static int install(struct tables *t, struct inode *inode, struct extent *extent,
     return err == 0 ? chunk_save(t, chunk) : err;
 }
 
+/* version: the inode's when this command changed its map, else 0. */
 static int reply_chunk(struct tables *t, const struct extent *extent, const struct chunk *chunk,
-                       const struct write_plan *plan, const struct chunk *source)
+                       uint64_t version, const struct write_plan *plan, const struct chunk *source)
 {
     _cleanup_(cluster_fini) struct cluster cluster;
     int err = clustermap_load(t, &cluster);
@@ -128,6 +130,7 @@ static int reply_chunk(struct tables *t, const struct extent *extent, const stru
     extent_message_fill(extent, chunk, &cluster, &e);
     Tarn__ChunkReply reply = TARN__CHUNK_REPLY__INIT;
     reply.extent = &e.extent;
+    reply.version = version;
     if (source != NULL) {
         e.extent.clone_of = source->id;
         e.extent.clone_generation = source->generation;
@@ -160,7 +163,7 @@ static int write_clone(struct tables *t, struct write_plan *plan)
         return err;
     plan->extent.chunk = chunk.id;
     plan->extent.length = end - plan->extent.offset;
-    return reply_chunk(t, &plan->extent, &chunk, plan, &source);
+    return reply_chunk(t, &plan->extent, &chunk, 0, plan, &source);
 }
 
 static int write_new(struct tables *t, struct write_plan *plan, uint32_t writer)
@@ -176,7 +179,8 @@ static int write_new(struct tables *t, struct write_plan *plan, uint32_t writer)
     if (err == 0 && !plan->inline_data)
         err = ns_inode_put(t, &plan->inode);
     plan->extent.chunk = chunk.id;
-    return err == 0 ? reply_chunk(t, &plan->extent, &chunk, plan, NULL) : err;
+    uint64_t version = plan->inline_data ? 0 : plan->inode.version;
+    return err == 0 ? reply_chunk(t, &plan->extent, &chunk, version, plan, NULL) : err;
 }
 
 int chunk_cmd_write(struct tables *t, const void *message)
@@ -204,7 +208,7 @@ int chunk_cmd_write(struct tables *t, const void *message)
         return write_clone(t, &plan);
     if (plan.fresh || plan.inline_data)
         return write_new(t, &plan, m->writer_node);
-    return reply_chunk(t, &plan.extent, &current, NULL, NULL);
+    return reply_chunk(t, &plan.extent, &current, 0, NULL, NULL);
 }
 
 /* The extent that begins at the offset now; chunk 0 when there is none. */
@@ -277,7 +281,7 @@ int chunk_cmd_swap(struct tables *t, const void *message)
         return err;
     if (swap_wins(m, &inode, &now, &opens, &chunk)) {
         err = swap_in(t, &inode, &now, &chunk);
-        return err == 0 ? reply_chunk(t, &now, &chunk, NULL, NULL) : err;
+        return err == 0 ? reply_chunk(t, &now, &chunk, inode.version, NULL, NULL) : err;
     }
     err = chunk_delete(t, &chunk);
     t->keep_on_error = err == 0;
@@ -298,7 +302,7 @@ static int reply_failed(struct tables *t, const struct chunk *chunk)
         if (err == 0 && found.chunk == chunk->id)
             extent = found;
     }
-    return reply_chunk(t, &extent, chunk, NULL, NULL);
+    return reply_chunk(t, &extent, chunk, 0, NULL, NULL);
 }
 
 int chunk_cmd_failed(struct tables *t, const void *message)

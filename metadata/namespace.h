@@ -26,6 +26,8 @@ int ns_may(const struct tables *t, const struct inode *inode, unsigned mask);
 /* Sets *out; borrows the inode's etag. */
 void ns_attr(const struct inode *inode, Tarn__Attr *out);
 uint8_t ns_copies(const struct inode *inode);
+/* A write or a change of owner by somebody without privilege takes the set-id bits away. */
+void ns_drop_setid(struct inode *inode);
 /* Marks a change: ctime (and mtime), version. */
 void ns_touch(const struct tables *t, struct inode *inode, bool content);
 

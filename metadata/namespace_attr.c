@@ -13,8 +13,7 @@
 #define XATTRS_MAX 1000 /* of one inode: the names fit a 64 KiB listing and a little more */
 enum { XATTR_FLAG_CREATE = 1, XATTR_FLAG_REPLACE = 2 };
 
-/* A write or a change of owner by somebody without privilege takes the set-id bits away. */
-static void drop_setid(struct inode *inode)
+void ns_drop_setid(struct inode *inode)
 {
     if (inode->type == TARN__FILE_TYPE__FT_DIR)
         return;
@@ -42,7 +41,7 @@ static int set_owner(struct tables *t, const Tarn__SetAttr *m, struct inode *ino
         return -E_PERM;
     inode->uid = uid;
     inode->gid = gid;
-    drop_setid(inode);
+    ns_drop_setid(inode);
     return 0;
 }
 
@@ -76,7 +75,7 @@ static int set_size(struct tables *t, const Tarn__SetAttr *m, struct inode *inod
     if (m->size > FILE_BYTES_MAX)
         return -E_FBIG;
     if (t->cred.uid != 0)
-        drop_setid(inode);
+        ns_drop_setid(inode);
     inode->mtime = t->now;
     if (m->mask & TARN__SET_ATTR_BITS__SA_SIZE)
         return chunk_file_resize(t, inode, m->size);
@@ -149,9 +148,9 @@ static int may_set_xattr(struct tables *t, const char *name, const struct inode 
     }
     if (has_prefix(name, "trusted."))
         return root ? 0 : -E_PERM;
-    if (has_prefix(name, "security.") || has_prefix(name, "system."))
+    if (has_prefix(name, "security."))
         return root || owner ? 0 : -E_PERM;
-    return -E_NOTSUP;
+    return -E_NOTSUP; /* "system.": access control lists would be kept, but not obeyed */
 }
 
 static int xattr_count(void *arg, struct kv_val key, struct kv_val value)

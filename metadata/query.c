@@ -252,6 +252,13 @@ int file_map_load(struct tables *t, const struct inode *inode, const struct clus
     return err;
 }
 
+static int reply_same(struct tables *t)
+{
+    Tarn__FileMapReply reply = TARN__FILE_MAP_REPLY__INIT;
+    reply.same = true;
+    return tables_reply(t, &reply.base);
+}
+
 int query_file_map(struct tables *t, const void *message)
 {
     const Tarn__FileMap *m = message;
@@ -264,6 +271,8 @@ int query_file_map(struct tables *t, const void *message)
         err = inode.type == TARN__FILE_TYPE__FT_DIR ? -E_ISDIR : -E_INVAL;
     if (err == 0)
         err = ns_may(t, &inode, NS_READ);
+    if (err == 0 && m->have_version != 0 && m->have_version == inode.version)
+        return reply_same(t);
     if (err == 0)
         err = clustermap_load(t, &cluster);
     if (err == 0)

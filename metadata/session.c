@@ -237,6 +237,9 @@ static bool writes(uint32_t flags)
     return (flags & O_ACCMODE) != O_RDONLY;
 }
 
+/* The kernel's __FMODE_EXEC: execve() opens what may be executed, readable or not. */
+#define OPEN_FOR_EXEC 0x20
+
 static int open_check(struct tables *t, const struct inode *inode, uint32_t flags, bool fresh)
 {
     bool dir = inode->type == TARN__FILE_TYPE__FT_DIR;
@@ -248,7 +251,7 @@ static int open_check(struct tables *t, const struct inode *inode, uint32_t flag
         return -E_ISDIR;
     if (fresh)
         return 0;
-    unsigned mask = (flags & O_ACCMODE) == O_WRONLY ? 0 : NS_READ;
+    unsigned mask = (flags & O_ACCMODE) == O_WRONLY ? 0 : flags & OPEN_FOR_EXEC ? NS_EXEC : NS_READ;
     if (writes(flags) || (flags & O_TRUNC))
         mask |= NS_WRITE;
     return ns_may(t, inode, mask);
@@ -259,6 +262,8 @@ static int open_truncate(struct tables *t, struct inode *inode)
     int err = chunk_file_resize(t, inode, 0);
     if (err != 0)
         return err;
+    if (t->cred.uid != 0)
+        ns_drop_setid(inode);
     ns_touch(t, inode, true);
     return ns_inode_put(t, inode);
 }

@@ -127,6 +127,8 @@ static int delete_chunk(struct store *s, uint64_t chunk, uint64_t generation)
     if (held.chunk->generation <= generation)
         err = volume_delete(s->volume, held.chunk);
     store_release(s, &held);
+    if (err == 0)
+        store_note_deleted(s, chunk);
     return err;
 }
 
@@ -135,7 +137,8 @@ struct inventory {
     size_t n;
 };
 
-static int inventory_send(struct beat *b, struct inventory *inventory)
+/* One piece: what this disk holds of the ids [first, last]. */
+static int inventory_send(struct beat *b, struct inventory *inventory, uint64_t first, uint64_t last)
 {
     struct store *s = b->store;
     Tarn__NodeInventory request = TARN__NODE_INVENTORY__INIT;
@@ -144,6 +147,8 @@ static int inventory_send(struct beat *b, struct inventory *inventory)
     request.epoch = b->epoch;
     request.n_chunks = inventory->n;
     request.chunks = inventory->pointers;
+    request.first = first;
+    request.last = last;
     int err = ask(b, OP_NODE_INVENTORY, &request.base, &tarn__node_inventory_reply__descriptor, &answer);
     if (err != 0)
         return err;
@@ -151,13 +156,13 @@ static int inventory_send(struct beat *b, struct inventory *inventory)
     for (size_t i = 0; i < reply->n_unknown && err == 0; i++)
         err = delete_chunk(s, reply->unknown[i], UINT64_MAX);
     if (reply->n_unknown > 0)
-        log_info("%zu chunks were unknown to the cluster and are deleted", reply->n_unknown);
+        log_info("%zu chunks that the cluster does not count on here are deleted", reply->n_unknown);
     protobuf_c_message_free_unpacked(answer, NULL);
     inventory->n = 0;
     return err;
 }
 
-static void inventory_add(struct inventory *inventory, const struct chunk *c)
+static void inventory_add(struct inventory *inventory, const struct volume *v, const struct chunk *c)
 {
     Tarn__ChunkHeld *item = &inventory->items[inventory->n];
     tarn__chunk_held__init(item);
@@ -165,10 +170,17 @@ static void inventory_add(struct inventory *inventory, const struct chunk *c)
     item->generation = c->generation;
     item->length = c->length;
     item->sealed = (c->flags & CHUNK_SEALED) != 0;
+    item->suspect = volume_suspects(v, c);
     inventory->pointers[inventory->n++] = item;
 }
 
-/* The ids first: the table changes while pieces are sent. */
+static int id_compare(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The ids first, ascending: the table changes while pieces are sent. */
 static int ids_snapshot(struct store *s, uint64_t **ret, size_t *ret_n)
 {
     struct map *chunks = &s->volume->index.chunks;
@@ -180,11 +192,13 @@ static int ids_snapshot(struct store *s, uint64_t **ret, size_t *ret_n)
     while (map_next(chunks, &at, &id, &value))
         if (chunk_is_real(value) && (((struct chunk *)value)->flags & CHUNK_PARTIAL) == 0)
             ids[n++] = id;
+    qsort(ids, n, sizeof *ids, id_compare);
     *ret = ids;
     *ret_n = n;
     return 0;
 }
 
+/* Pieces cover all ids from 1 on without a gap, so that what is missing here is noticed too. */
 static int inventory(struct beat *b)
 {
     struct store *s = b->store;
@@ -193,17 +207,20 @@ static int inventory(struct beat *b)
     _cleanup_free_ Tarn__ChunkHeld **pointers = calloc(BEAT_INVENTORY_PIECE, sizeof *pointers);
     struct inventory piece = {.items = items, .pointers = pointers};
     size_t n;
+    uint64_t first = 1;
     int err = items == NULL || pointers == NULL ? -E_NOMEM : ids_snapshot(s, &ids, &n);
     for (size_t i = 0; err == 0 && i < n; i++) {
         struct chunk *c = map_get(&s->volume->index.chunks, ids[i]);
         if (c != NULL)
-            inventory_add(&piece, c);
-        if (piece.n == BEAT_INVENTORY_PIECE)
-            err = inventory_send(b, &piece);
+            inventory_add(&piece, s->volume, c);
+        if (piece.n == BEAT_INVENTORY_PIECE) {
+            err = inventory_send(b, &piece, first, ids[i]);
+            first = ids[i] + 1;
+        }
     }
-    if (err == 0 && piece.n > 0)
-        err = inventory_send(b, &piece);
-    return err;
+    if (err == 0)
+        err = inventory_send(b, &piece, first, UINT64_MAX);
+    return err == 0 ? volume_boot_settled(s->volume) : err;
 }
 
 /* ------------------------------------------------------------------ tasks */

@@ -81,6 +81,8 @@ static int handle_put(void *ctx, struct rpc_request *request, const void *messag
         return err;
     err = m->length == request->payload_len ? put_check(&put) : -E_INVAL;
     if (err == 0)
+        err = store_refuses(s, m->chunk);
+    if (err == 0)
         err = enter(s);
     if (err != 0)
         return err;
@@ -99,6 +101,8 @@ static int handle_sync(void *ctx, struct rpc_request *request, const void *messa
     Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
     struct chunk *c = index_get(&s->volume->index, m->chunk);
     int err = c != NULL && chunk_is_real(c) ? c->broken : -E_NOENT;
+    if (err == 0)
+        err = store_refuses(s, m->chunk);
     if (err == 0 && m->generation < c->generation)
         err = -E_STALE;
     if (err == 0)
@@ -125,7 +129,9 @@ static int handle_truncate(void *ctx, struct rpc_request *request, const void *m
     int err = may_order(s, request, m->forwarded);
     if (err != 0)
         return err;
-    err = store_hold_all(s, m->chunk, true, true, &held);
+    err = store_refuses(s, m->chunk);
+    if (err == 0)
+        err = store_hold_all(s, m->chunk, true, true, &held);
     if (err != 0)
         return err;
     err = m->length <= CHUNK_BYTES_MAX ? refuse_stale(held.chunk, m->generation) : -E_INVAL;
@@ -152,7 +158,13 @@ static int handle_clone(void *ctx, struct rpc_request *request, const void *mess
     int err = may_order(s, request, m->forwarded);
     if (err != 0)
         return err;
-    err = m->length <= CHUNK_BYTES_MAX && m->chunk != m->from ? enter(s) : -E_INVAL;
+    err = m->length <= CHUNK_BYTES_MAX && m->chunk != m->from ? store_refuses(s, m->chunk) : -E_INVAL;
+    if (err == 0)
+        err = store_refuses(s, m->from);
+    if (err == -E_STALE && map_get(&s->deleted, m->from) != NULL)
+        err = 0; /* repeated after the swap removed the source */
+    if (err == 0)
+        err = enter(s);
     if (err != 0)
         return err;
     err = forward_start(&forward, s, OP_CHUNK_CLONE, m, m->members, m->n_members, false, request->epoch, NULL);
@@ -206,7 +218,9 @@ static int handle_get(void *ctx, struct rpc_request *request, const void *messag
     struct held held;
     if (m->length == 0 || m->length > FRAME_PAYLOAD_MAX)
         return -E_INVAL;
-    int err = enter(s);
+    int err = store_refuses(s, m->chunk);
+    if (err == 0)
+        err = enter(s);
     if (err != 0)
         return err;
     err = store_hold_bytes(s, m->chunk, false, m->offset, m->length, false, &held);

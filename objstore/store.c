@@ -4,6 +4,7 @@
 #include "ops.h"
 #include "common/check.h"
 #include "common/err.h"
+#include "common/log.h"
 
 #include <stdio.h>
 
@@ -45,6 +46,7 @@ static void store_free(struct store *s)
         rpc_client_destroy(peer->client);
         free(peer);
     }
+    map_fini(&s->deleted);
     free(s);
 }
 
@@ -52,7 +54,8 @@ int store_open(struct io *io, const struct store_options *options, struct store 
 {
     struct volume_options volume = {.dir = options->dir, .cluster_id = options->auth->cluster_id,
                                     .journal_bytes = options->journal_bytes,
-                                    .reserve_bytes = options->reserve_bytes, .files_max = options->files_max};
+                                    .reserve_bytes = options->reserve_bytes, .files_max = options->files_max,
+                                    .boot = options->boot};
     struct store *s = store_make(io, options);
     *ret_why = err_sentence(-E_NOMEM);
     if (s == NULL)
@@ -95,6 +98,22 @@ void store_stop(struct store *s)
     CHECK(s->requests == 0);
     volume_close(s->volume);
     store_free(s);
+}
+
+void store_note_deleted(struct store *s, uint64_t chunk)
+{
+    if (s->deleted.count >= STORE_DELETED_MAX)
+        map_fini(&s->deleted);
+    if (map_put(&s->deleted, chunk, s) != 0)
+        log_warn("out of memory: the deletion of chunk %llx is not remembered", (unsigned long long)chunk);
+}
+
+int store_refuses(const struct store *s, uint64_t id)
+{
+    const struct chunk *c = map_get(&s->volume->index.chunks, id);
+    if (c == NULL || !chunk_is_real(c))
+        return map_get(&s->deleted, id) != NULL ? -E_STALE : 0;
+    return volume_suspects(s->volume, c) ? -E_BUSY : 0;
 }
 
 /* ------------------------------------------------------------------ others */

@@ -29,6 +29,7 @@ struct store_options {
     const char (*meta)[64];      /* addresses, borrowed */
     uint64_t journal_bytes, reserve_bytes; /* 0 = default */
     unsigned files_max;
+    const char *boot;            /* as in volume.h */
 };
 
 struct store_counters {
@@ -57,7 +58,11 @@ struct store {
     uint32_t node_wanted;
     uint64_t contact_ms;  /* last answer of the metadata service, 0 = never */
     struct beat *beat;
+    /* Chunks deleted in this life that somebody with an old map may still write to: a write must not make
+     * them anew with holes. Ids are never reused, so the bound only limits how long that is remembered. */
+    struct map deleted;
 };
+#define STORE_DELETED_MAX 65536
 
 /* Opens (or makes) the volume and listens. *ret_why is one sentence (static or of the thread).
  * Errors: those of volume_open() and io_listen(), -E_ADDRINUSE among them. */
@@ -72,6 +77,11 @@ void store_stop(struct store *store);
 struct rpc_client *store_peer(struct store *store, const char *address);
 /* 0, -E_BUSY or -E_UNAVAIL: see STORE_DOUBT_MS. */
 int store_may_order(const struct store *store);
+
+/* The chunk was deleted here, by order of the metadata service. */
+void store_note_deleted(struct store *store, uint64_t chunk);
+/* -E_BUSY: a loss of power may have taken bytes of it, see boot.c. -E_STALE: it was deleted here. */
+int store_refuses(const struct store *store, uint64_t chunk);
 
 /* A chunk and a range of its cells, held. */
 struct held {

@@ -107,7 +107,7 @@ static void prepare(struct process *p, struct arguments *a)
     p->options = (struct store_options){
         .dir = p->dir, .auth = &p->config.auth, .listen = a->listen != NULL ? a->listen : "tcp:127.0.0.1:0",
         .local = local_address(a->local), .host = a->host, .rack = a->rack != NULL ? a->rack : "rack-1",
-        .machine = p->machine, .node = node, .n_meta = p->config.n_meta,
+        .machine = p->machine, .boot = p->machine, .node = node, .n_meta = p->config.n_meta,
         .meta = (const char (*)[64])p->config.meta, .journal_bytes = round_up_u64(a->journal, BLOCK_BYTES)};
 }
 

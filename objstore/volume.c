@@ -78,6 +78,8 @@ static int format(struct volume *v, const struct volume_options *options)
     v->super = (struct superblock){.cluster_id = options->cluster_id, .created_ns = io_real_ns(v->io)};
     v->super.journal_bytes = options->journal_bytes != 0 ? options->journal_bytes : VOLUME_JOURNAL_BYTES;
     io_random(v->io, v->super.uuid, sizeof v->super.uuid);
+    if (v->super.journal_bytes % BLOCK_BYTES != 0 || v->super.journal_bytes < RECORD_BYTES_MAX)
+        return -E_INVAL;
     int err = refuse_leftovers(v);
     if (err == 0)
         err = sync_parent(v);
@@ -431,6 +433,8 @@ static int load(struct volume *v, const struct volume_options *options)
     uint64_t seq, lsn;
     if (err == 0)
         err = recover(v, &seq, &lsn);
+    if (err == 0)
+        err = volume_boot_open(v, options->boot);
     struct journal_hooks hooks = {.before_sync = volume_sync_unsynced, .want_roll = want_checkpoint, .arg = v};
     if (err == 0)
         err = journal_open(v->io, v->dir, v->super.uuid, v->super.journal_bytes, seq + 1, lsn + 1, &hooks,
@@ -475,7 +479,9 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
 void volume_close(struct volume *v)
 {
     stop_fibers(v);
-    int err = v->journal->failed == 0 && index_is_dirty(&v->index) ? volume_checkpoint(v) : 0;
+    int err = v->journal->failed != 0 ? v->journal->failed : index_is_dirty(&v->index) ? volume_checkpoint(v) : 0;
+    if (err == 0)
+        err = volume_boot_close(v);
     if (err != 0 && err != -E_CANCELED)
         log_warn("no last checkpoint of %s: %s; the next start replays the journal", v->dir, err_sentence(err));
     journal_close(v->journal);

@@ -31,7 +31,9 @@ struct volume_options {
     uint64_t journal_bytes; /* 0 = default; only looked at when the volume is made */
     uint64_t reserve_bytes; /* 0 = default */
     unsigned files_max;     /* 0 = default */
+    const char *boot;       /* differs from boot to boot of the machine; NULL = not known */
 };
+#define VOLUME_BOOT_MAX 64
 
 struct volume {
     struct io *io;
@@ -57,6 +59,9 @@ struct volume {
     bool want_checkpoint, closing;
     struct fiber_queue checkpoint_work, sync_work;
     struct fiber_group fibers;
+    /* after a loss of power (boot.c) */
+    char boot[VOLUME_BOOT_MAX];
+    bool suspect;
     /* space, looked at again after a while */
     uint64_t total, free, space_at_ms;
 };
@@ -105,6 +110,14 @@ void volume_chunk_path(const struct volume *volume, uint64_t id, char out[512]);
 int volume_sync_unsynced(void *volume, bool *ret_any); /* journal_hooks.before_sync */
 int volume_sync_unflushed(struct volume *volume);
 int volume_files_scan(struct volume *volume);          /* at open: which files there are; orphans go */
+
+/* ---- what a loss of power may have taken (boot.c) ---- */
+/* Learns whether the machine stopped while the volume was in use. `boot` may be NULL. */
+int volume_boot_open(struct volume *volume, const char *boot);
+int volume_boot_settled(struct volume *volume); /* the metadata service has decided: trust what is left */
+int volume_boot_close(struct volume *volume);
+/* The chunk may lack acknowledged bytes: neither read nor write it. */
+bool volume_suspects(const struct volume *volume, const struct chunk *chunk);
 
 /* ---- checkpoints (checkpoint.c) ---- */
 int volume_checkpoint(struct volume *volume);

@@ -57,9 +57,10 @@ static void store_program(void *arg)
 {
     struct world_host *self = arg;
     const struct config *config = &self->world->config;
-    char listen[64], host[32], rack[32];
+    char listen[64], host[32], rack[32], boot[32];
     snprintf(host, sizeof host, "s%u", self->index);
     snprintf(listen, sizeof listen, "tcp:%s:%u", host, STORE_PORT);
+    snprintf(boot, sizeof boot, "boot-%u", self->boots);
     snprintf(rack, sizeof rack, "rack-%u", self->index % 2 + 1);
     struct store_options options = {.dir = "/disk",
                                     .auth = &config->auth,
@@ -67,6 +68,7 @@ static void store_program(void *arg)
                                     .host = host,
                                     .rack = rack,
                                     .machine = host,
+                                    .boot = boot,
                                     .node = self->index,
                                     .n_meta = config->n_meta,
                                     .meta = config->meta,
@@ -161,6 +163,7 @@ static void crash(struct world *world, struct world_host *victim)
         return;
     world->crashes++;
     world->power_losses += power;
+    victim->boots += power;
     sim_host_crash(victim->host, power);
     victim->back_at_ns = sim_now_ns(world->sim) + draw(world, DOWN_MS_MAX) * 1000000 + 1;
 }

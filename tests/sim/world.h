@@ -22,6 +22,7 @@ struct world_host {
     bool meta;
     void *service;  /* the running struct server or struct store, NULL while it is down */
     uint64_t back_at_ns; /* when it comes back; 0 = it is up */
+    unsigned boots;      /* losses of power so far */
 };
 struct world {
     struct sim *sim;

@@ -1,0 +1,85 @@
+/* What a loss of power may have taken. Data that nobody asked to be synced reaches the disk within a second or so;
+ * when the machine stops before, a member of a chunk comes back without bytes that the other members have, and does not
+ * know which. So a volume remembers in the file `boot` on which boot of its machine it was in use and whether it was
+ * closed; opened on another boot and not closed, it suspects every chunk that is not sealed here until the metadata
+ * service has decided which copies count (NODE_INVENTORY). A process that is killed loses nothing: same boot.
+ *
+ *   closed ──open──> in use (this boot) ──close──> closed
+ *   in use (other boot) ──open──> suspect, file unchanged ──inventory settled──> in use (this boot) */
+#include "volume.h"
+
+#include "common/err.h"
+#include "common/log.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#define BOOT_FILE_BYTES 128 /* "tarn-boot 1 STATE BOOT\n" and zeros */
+
+static int boot_write(struct volume *v, const char *state)
+{
+    char temporary[512], path[512], text[BOOT_FILE_BYTES] = "";
+    _cleanup_(io_closep) struct io_file *file = NULL;
+    snprintf(temporary, sizeof temporary, "%s/boot.new", v->dir);
+    snprintf(path, sizeof path, "%s/boot", v->dir);
+    snprintf(text, sizeof text, "tarn-boot 1 %s %s\n", state, v->boot);
+    int err = io_open(v->io, temporary, O_RDWR | O_CREAT | O_TRUNC, 0600, &file);
+    if (err == 0)
+        err = io_pwrite(file, text, sizeof text, 0);
+    if (err == 0)
+        err = io_sync(file);
+    if (err == 0)
+        err = io_rename(v->io, temporary, path);
+    return err != 0 ? err : io_sync_dir(v->io, v->dir);
+}
+
+/* A file that cannot be understood counts as another boot: suspicion costs copying, trust could cost data. */
+static int boot_read(struct volume *v, bool *ret_suspect)
+{
+    char path[512], text[BOOT_FILE_BYTES + 1] = "", state[16], boot[VOLUME_BOOT_MAX];
+    _cleanup_(io_closep) struct io_file *file = NULL;
+    snprintf(path, sizeof path, "%s/boot", v->dir);
+    *ret_suspect = false;
+    int err = io_open(v->io, path, O_RDONLY, 0, &file);
+    if (err != 0)
+        return err == -E_NOENT ? 0 : err; /* a volume just made */
+    int64_t n = io_pread(file, text, BOOT_FILE_BYTES, 0);
+    if (n < 0)
+        return (int)n;
+    _Static_assert(VOLUME_BOOT_MAX == 64, "the width in the format below");
+    if (sscanf(text, "tarn-boot 1 %15s %63s", state, boot) != 2)
+        *ret_suspect = true;
+    else
+        *ret_suspect = strcmp(state, "closed") != 0 && strcmp(boot, v->boot) != 0;
+    return 0;
+}
+
+int volume_boot_open(struct volume *v, const char *boot)
+{
+    snprintf(v->boot, sizeof v->boot, "%s", boot != NULL && *boot != '\0' ? boot : "unknown");
+    int err = boot_read(v, &v->suspect);
+    if (err == 0 && v->suspect)
+        log_warn("%s was in use when the machine stopped: chunks that were being written are not served until the "
+                 "metadata service has decided about them",
+                 v->dir);
+    return err != 0 || v->suspect ? err : boot_write(v, "in-use");
+}
+
+int volume_boot_settled(struct volume *v)
+{
+    if (!v->suspect)
+        return 0;
+    int err = boot_write(v, "in-use");
+    v->suspect = err != 0;
+    return err;
+}
+
+int volume_boot_close(struct volume *v)
+{
+    return v->suspect ? 0 : boot_write(v, "closed");
+}
+
+bool volume_suspects(const struct volume *v, const struct chunk *c)
+{
+    return v->suspect && (c->flags & CHUNK_SEALED) == 0;
+}
