@@ -243,7 +243,7 @@ int job_doc_parse(const char *text, size_t len, struct job_doc **ret, char *why)
         return refuse(why, "the document is larger than %u MiB", JOB_DOC_BYTES_MAX >> 20);
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
     if (root == NULL)
-        return refuse(why, "line %d, column %d: %.120s", error.line, error.column, error.text);
+        return refuse(why, "not valid JSON: line %d, column %d: %.120s", error.line, error.column, error.text);
     struct job_doc *doc = calloc(1, sizeof *doc);
     int err = -E_NOMEM;
     if (doc != NULL) {

@@ -57,16 +57,22 @@ def a_failing_task_keeps_its_exit_code_and_standard_error(c):
     assert done.code == 8, done
     assert b'broken on purpose' in done.err and b'42' in done.err, done
     job = c.json('job', 'ls')[-1]
-    assert b'broken on purpose' in c.ok('job', 'err', job['id'])
+    assert job['state'] == 'failed', job
+    assert b'broken on purpose' in c.tarn('job', 'err', str(job['id'])).err
+    task = c.json('job', 'report', str(job['id']))[1]
+    assert (task['exit_code'], task['code']) == (42, 'UserTaskError'), task
 
 
 def the_receipt_accounts_for_every_byte(c):
     done = c.tarn('job', 'run', '--map', 'wc -c', '/texts')
     assert done.code == 0, done
     job = c.json('job', 'ls')[-1]
-    receipt = c.json('job', 'report', str(job['id']))[-1]
-    total = receipt['local'] + receipt['rack'] + receipt['remote']
-    assert total == sum(len(t) for t in TEXT.values()), receipt
+    rows = c.json('job', 'report', str(job['id']))
+    assert len(rows) == 1 + len(TEXT), rows
+    for receipt in [rows[0]['receipt']], [row['receipt'] for row in rows[1:]]:
+        total = sum(r['local'] + r['rack'] + r['remote'] for r in receipt)
+        assert total == sum(len(t) for t in TEXT.values()), receipt
+    assert rows[0]['receipt']['local'] > 0 and rows[0]['receipt']['mapped'] > 0, rows[0]
 
 
 def a_bad_document_is_refused_with_its_reason(c):
@@ -76,14 +82,14 @@ def a_bad_document_is_refused_with_its_reason(c):
         assert done.code == 2 and word in done.err.decode(), (text, done)
 
 
-def a_canceled_job_ends(c):
-    document = json.dumps({'name': 'long', 'phases': [{'exec': 'read -t 600 </dev/zero; sleep 600'}], 'inputs': ['/texts/t1']})
+def a_cancelled_job_ends(c):
+    document = json.dumps({'name': 'long', 'phases': [{'exec': 'sleep 600'}], 'inputs': ['/texts/t1']})
     job = json.loads(c.ok('job', 'submit', '-', '--json', input=document.encode()))['id']
     wait_until(lambda: [j for j in c.json('job', 'ls') if str(j['id']) == str(job) and j['state'] == 'running'], 'the job to run')
     c.ok('job', 'cancel', str(job))
     done = c.tarn('job', 'wait', str(job))
     assert done.code == 8, done
-    assert [j for j in c.json('job', 'ls') if str(j['id']) == str(job)][0]['state'] == 'canceled'
+    assert [j for j in c.json('job', 'ls') if str(j['id']) == str(job)][0]['state'] == 'cancelled'
 
 
 if __name__ == '__main__':
@@ -91,4 +97,4 @@ if __name__ == '__main__':
           a_task_sees_its_object_on_stdin_and_as_a_read_only_file, the_input_file_is_the_local_chunk_itself,
           a_task_has_no_network_no_other_processes_and_no_leftovers,
           a_failing_task_keeps_its_exit_code_and_standard_error, the_receipt_accounts_for_every_byte,
-          a_bad_document_is_refused_with_its_reason, a_canceled_job_ends], nodes=3, meta=1, racks=1)
+          a_bad_document_is_refused_with_its_reason, a_cancelled_job_ends], nodes=3, meta=1, racks=1)

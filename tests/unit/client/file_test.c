@@ -358,6 +358,67 @@ static void random_changes_give_what_a_model_gives(struct cluster *cluster)
 }
 
 /* Zeros that nobody wrote, in front of and behind what was: sealing must not cost a copy. */
+/* Two clients take turns; a side closes now and then, so that chunks are sealed under the other. */
+struct pair {
+    struct user users[2];
+    struct file *files[2];
+    uint8_t *model;
+    uint64_t size;
+};
+#define PAIR_BYTES KIB(100)
+
+static void pair_open(struct pair *pair, unsigned side)
+{
+    if (pair->files[side])
+        expect_equal(file_close(pair->files[side]), 0);
+    pair->files[side] = user_open(&pair->users[side], "b/pair", O_RDWR);
+    file_keep_fresh(pair->files[side]);
+}
+
+static void pair_change(struct pair *pair, struct prng *prng, unsigned side)
+{
+    uint64_t offset = prng_below(prng, PAIR_BYTES), n = 1 + prng_below(prng, PAIR_BYTES - offset);
+    if (prng_below(prng, 4) == 0) {
+        expect_equal(file_truncate(pair->files[side], offset), 0);
+        if (offset < pair->size)
+            memset(pair->model + offset, 0, pair->size - offset);
+        pair->size = offset;
+        return;
+    }
+    if (prng_below(prng, 2))
+        n = 1 + n % 5000;
+    for (uint64_t i = 0; i < n; i++)
+        pair->model[offset + i] = (uint8_t)prng_below(prng, 256);
+    expect_equal(file_write(pair->files[side], pair->model + offset, n, offset, false), 0);
+    pair->size = MAX(pair->size, offset + n);
+}
+
+static void a_file_kept_fresh_shows_every_finished_write(struct cluster *cluster)
+{
+    struct pair pair = {.model = calloc(1, PAIR_BYTES), .size = 3000};
+    struct prng prng = prng_init(42);
+    memset(pair.model, 'i', 3000);
+    user_start(&pair.users[0], cluster, 1);
+    user_start(&pair.users[1], cluster, 2);
+    user_put(&pair.users[0], "b/pair", pair.model, 3000);
+    for (unsigned round = 0; round < 100; round++) {
+        unsigned side = (unsigned)prng_below(&prng, 2);
+        for (unsigned i = 0; i < 2; i++)
+            if (!pair.files[i] || prng_below(&prng, 5) == 0)
+                pair_open(&pair, i);
+        pair_change(&pair, &prng, side);
+        uint8_t byte;
+        expect_equal(file_read(pair.files[!side], &byte, 1, pair.size), 0);
+        expect_content(pair.files[!side], 0, pair.model, pair.size);
+        expect_content(pair.files[side], 0, pair.model, pair.size);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        expect_equal(file_close(pair.files[i]), 0);
+        user_stop(&pair.users[i]);
+    }
+    free(pair.model);
+}
+
 static void a_sparse_chunk_keeps_its_copies_when_sealed(struct cluster *cluster)
 {
     struct user user;
@@ -413,6 +474,7 @@ static const struct test_case cases[] = {
     CASE(inline_bytes_move_to_a_chunk_when_written),
     CASE(two_clients_see_each_others_writes),
     CASE(appends_of_many_clients_do_not_overlap),
+    CASE(a_file_kept_fresh_shows_every_finished_write),
     CASE(random_changes_give_what_a_model_gives),
     {"a_sparse_chunk_keeps_its_copies_when_sealed", a_sparse_chunk_keeps_its_copies_when_sealed, true},
     CASE(writes_go_on_when_a_store_stops),

@@ -91,8 +91,8 @@ static void every_mistake_has_its_sentence(void **state)
         {"{\"phases\":[{\"exec\":\"a\"}],\"name\":1}", "'name' must be a string"},
         {"{\"phases\":[{\"exec\":\"a\"}],\"inputs\":\"/x\"}", "'inputs' must be an array of paths"},
         {"{\"phases\":[{\"exec\":\"a\"}],\"inputs\":[\"x\"]}", "input 0 must be a path like \"/bucket/key\""},
-        {"{\"phases\":", "line 1, column 10: unexpected token near end of file"},
-        {"{\"name\":\"a\",\"name\":\"b\"}", "line 1, column 18: duplicate object key near '\"name\"'"},
+        {"{\"phases\":", "not valid JSON: line 1, column 10: unexpected token near end of file"},
+        {"{\"name\":\"a\",\"name\":\"b\"}", "not valid JSON: line 1, column 18: duplicate object key near '\"name\"'"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct job_doc *doc = NULL;
