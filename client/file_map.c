@@ -263,11 +263,13 @@ static void open_compare(struct inode *inode, const struct map_page *page)
 {
     for (unsigned i = 0; i < OPEN_MAX; i++) {
         struct extent_ref *ref = inode->open[i];
-        if (!ref || ref->stale || ref->extent->offset < page->from || ref->extent->offset >= page->to)
+        if (!ref || ref->stale)
             continue;
-        uint64_t hole_end;
+        uint64_t hole_end, at = MAX(ref->extent->offset, page->from); /* a page may begin inside an extent */
+        if (at >= page->to || !extent_covers(ref->extent, at))
+            continue;
         _cleanup_(extent_ref_dropp) struct extent_ref *found =
-            page->is_inline ? NULL : map_page_find(page, ref->extent->offset, &hole_end);
+            page->is_inline ? NULL : map_page_find(page, at, &hole_end);
         if (found && found->extent->chunk == ref->extent->chunk &&
             found->extent->state == TARN__CHUNK_STATE__CHUNK_OPEN) {
             ref->checked_ms = page->fetched_ms;

@@ -35,8 +35,10 @@ static struct mount_file *mount_file_create(struct file *file, uint64_t ino, str
         return NULL;
     open->file = file;
     open->ino = ino;
+    file_keep_fresh(file);
     fi->fh = (uint64_t)(uintptr_t)open;
-    /* Every read and write comes here, so two mounts never see each other's stale pages. */
+    /* Every read and write comes here and asks whether what we know of the file is true, so a mount sees
+     * what another one has written. */
     fi->direct_io = 1;
     return open;
 }

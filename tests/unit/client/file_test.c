@@ -365,7 +365,7 @@ struct pair {
     uint8_t *model;
     uint64_t size;
 };
-#define PAIR_BYTES KIB(100)
+#define PAIR_BYTES KIB(200)
 
 static void pair_open(struct pair *pair, unsigned side)
 {
@@ -401,7 +401,7 @@ static void a_file_kept_fresh_shows_every_finished_write(struct cluster *cluster
     user_start(&pair.users[0], cluster, 1);
     user_start(&pair.users[1], cluster, 2);
     user_put(&pair.users[0], "b/pair", pair.model, 3000);
-    for (unsigned round = 0; round < 100; round++) {
+    for (unsigned round = 0; round < 400; round++) {
         unsigned side = (unsigned)prng_below(&prng, 2);
         for (unsigned i = 0; i < 2; i++)
             if (!pair.files[i] || prng_below(&prng, 5) == 0)

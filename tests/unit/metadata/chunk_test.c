@@ -180,6 +180,46 @@ static void inline_bytes_move_into_a_chunk(void **state)
     assert_int_equal(map(w, ino)->extents[0]->chunk, chunk);
 }
 
+/* C13 */
+static void a_new_chunk_in_the_map_is_a_new_version(void **state)
+{
+    struct world *w = *state;
+    uint64_t handle = 0, ino = ino_of(w, "/f");
+    uint64_t old = sealed_file(w, ino);
+    Tarn__ChunkReply *reply = NULL;
+    assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
+    uint64_t version = map(w, ino)->attr->version;
+    assert_int_equal(chunk_write(w, ino, 10, &reply), 0);
+    assert_int_equal(reply->version, 0); /* a clone in the making is not in the map */
+    uint64_t clone = reply->extent->chunk;
+    assert_int_equal(map(w, ino)->attr->version, version);
+    assert_int_equal(chunk_swap(w, ino, 0, old, clone), 0);
+    assert_int_equal(map(w, ino)->attr->version, version + 1);
+    assert_int_equal(chunk_write(w, ino, MIB64, &reply), 0);
+    assert_int_equal(reply->version, version + 2);
+    assert_int_equal(chunk_write(w, ino, MIB64, &reply), 0);
+    assert_int_equal(reply->version, 0); /* it was there before */
+}
+
+static void a_map_that_is_known_is_not_told_again(void **state)
+{
+    struct world *w = *state;
+    uint64_t ino = ino_of(w, "/f");
+    sealed_file(w, ino);
+    Tarn__Where at = TARN__WHERE__INIT;
+    at.ino = ino;
+    Tarn__FileMap m = TARN__FILE_MAP__INIT;
+    m.where = &at;
+    m.have_version = map(w, ino)->attr->version;
+    assert_int_equal(world_query(w, OP_FILE_MAP, &m.base, &m.ctx), 0);
+    Tarn__FileMapReply *reply = world_reply(w, &tarn__file_map_reply__descriptor);
+    assert_true(reply->same && reply->attr == NULL && reply->n_extents == 0);
+    assert_int_equal(grow(w, ino, 1000), 0);
+    assert_int_equal(world_query(w, OP_FILE_MAP, &m.base, &m.ctx), 0);
+    reply = world_reply(w, &tarn__file_map_reply__descriptor);
+    assert_true(!reply->same && reply->n_extents == 1);
+}
+
 static int failed(struct world *w, uint64_t chunk, uint64_t generation, uint32_t disk)
 {
     Tarn__ChunkFailed m = TARN__CHUNK_FAILED__INIT;
@@ -471,6 +511,8 @@ int main(void)
                                        T(the_last_writers_close_seals),
                                        T(a_sealed_chunk_is_written_through_a_clone),
                                        T(inline_bytes_move_into_a_chunk),
+                                       T(a_new_chunk_in_the_map_is_a_new_version),
+                                       T(a_map_that_is_known_is_not_told_again),
                                        T(a_failed_member_leaves_under_a_new_generation),
                                        T(truncation_gives_chunks_back),
                                        T(an_upload_appears_as_a_whole),

@@ -181,6 +181,33 @@ static void chown_takes_setuid_away(void **state)
     assert_int_equal(world_apply(w, OP_SETATTR, &m.base, &m.ctx), -E_PERM);
 }
 
+static void truncation_at_open_takes_setuid_away(void **state)
+{
+    struct world *w = *state;
+    uint64_t handle = 0;
+    Tarn__Attr *attr = NULL;
+    assert_int_equal(world_make(w, FILE_, "/", "f", 06777), 0);
+    assert_int_equal(world_open(w, "/f", O_WRONLY | O_TRUNC, &handle), 0);
+    assert_int_equal(world_lookup(w, "/f", &attr), 0);
+    assert_int_equal(attr->mode, 06777); /* root keeps it */
+    w->uid = 5;
+    assert_int_equal(world_open(w, "/f", O_WRONLY | O_TRUNC, &handle), 0);
+    assert_int_equal(world_lookup(w, "/f", &attr), 0);
+    assert_int_equal(attr->mode, 0777);
+}
+
+static void what_may_be_executed_need_not_be_readable(void **state)
+{
+    struct world *w = *state;
+    uint64_t handle = 0;
+    assert_int_equal(world_make(w, FILE_, "/", "x", 0711), 0);
+    assert_int_equal(world_make(w, FILE_, "/", "r", 0744), 0);
+    w->uid = 5;
+    assert_int_equal(world_open(w, "/x", 0x20, &handle), 0); /* the kernel's __FMODE_EXEC */
+    assert_int_equal(world_open(w, "/x", O_RDONLY, &handle), -E_ACCES);
+    assert_int_equal(world_open(w, "/r", 0x20, &handle), -E_ACCES);
+}
+
 static void a_repeated_change_happens_once(void **state)
 {
     struct world *w = *state;
@@ -411,6 +438,8 @@ static void attributes_extend(void **state)
     m.name = "nonsense";
     m.flags = 0;
     assert_int_equal(world_apply(w, OP_SETXATTR, &m.base, &m.ctx), -E_NOTSUP);
+    m.name = "system.posix_acl_access";
+    assert_int_equal(world_apply(w, OP_SETXATTR, &m.base, &m.ctx), -E_NOTSUP);
     m.name = "user.k";
     m.remove = true;
     assert_int_equal(world_apply(w, OP_SETXATTR, &m.base, &m.ctx), 0);
@@ -432,6 +461,8 @@ int main(void)
                                        T(link_counts_follow_names),
                                        T(an_open_file_outlives_its_name),
                                        T(chown_takes_setuid_away),
+                                       T(truncation_at_open_takes_setuid_away),
+                                       T(what_may_be_executed_need_not_be_readable),
                                        T(a_repeated_change_happens_once),
                                        T(a_failed_command_leaves_nothing),
                                        T(objects_make_and_prune_their_directories),
