@@ -11,11 +11,12 @@
 int command_mount(int argc, char **argv)
 {
     bool json = false, foreground = false;
-    const char *config = NULL, *mount_options = NULL;
+    const char *config = NULL, *mount_options = NULL, *log = NULL;
     const struct cli_option options[] = {
         {"json", CLI_FLAG, &json, NULL, "accepted for uniformity", 0, 0},
         {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
         {"options", CLI_STRING, &mount_options, "A,B", "mount options", 0, 0},
+        {"log", CLI_STRING, &log, "FILE", "log file when in the background", 0, 0},
         {"foreground", CLI_FLAG, &foreground, NULL, "stay in the foreground", 0, 0},
     };
     int n_args = 0;
@@ -39,6 +40,10 @@ int command_mount(int argc, char **argv)
     if (mount_options != NULL) {
         args[n++] = "--options";
         args[n++] = mount_options;
+    }
+    if (log != NULL) {
+        args[n++] = "--log";
+        args[n++] = log;
     }
     if (foreground)
         args[n++] = "--foreground";

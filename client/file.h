@@ -36,6 +36,10 @@ int file_attr(struct file *file, Tarn__Attr **ret); /* fresh; free with tarn__at
 void file_keep_fresh(struct file *file);
 /* What close(2) waits for: the mtime is told. */
 int file_flush(struct file *file);
+/* The same for whatever handles of the inode are open here: before somebody looks at the times or sets them. */
+int file_settle(struct meta *meta, struct stores *stores, uint64_t ino);
+/* Before a write or truncation by `cred`: takes the set-id bits away when that is not root. */
+int file_drop_setid(struct file *file, const struct meta_cred *cred);
 /* The file has at least this size. */
 int file_extend(struct file *file, uint64_t size);
 /* Forgets the cached map: the next read asks. For the mount at the grant of a lock. */

@@ -51,6 +51,7 @@ struct inode {
     uint64_t ino;
     unsigned handles, writers;
     uint64_t size, version, chunk_size;
+    uint32_t mode;
     uint64_t size_told_ms; /* when a change of ours was last answered with the size; 0 = never */
     struct map_page *pages[PAGES_MAX]; /* NULL: free */
     uint64_t change;         /* grows when pages are dropped: a fetch under way is not kept then */

@@ -87,6 +87,7 @@ void inode_learn(struct inode *inode, const Tarn__Attr *attr)
     inode->jumps += attr->version != inode->version;
     inode->version = attr->version;
     inode->size = attr->size;
+    inode->mode = attr->mode;
     if (attr->chunk_size)
         inode->chunk_size = attr->chunk_size;
 }

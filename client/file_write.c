@@ -12,9 +12,11 @@
 #include "file_internal.h"
 
 #include "common/check.h"
+#include "common/coll.h"
 #include "common/err.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #define MTIME_MS 1000 /* pure overwrites tell mtime and end at most this often */
 
@@ -235,14 +237,14 @@ static int write_data(struct file *file, const void *buf, size_t n, uint64_t off
 
 /* ------------------------------------------------------------------ size and times */
 
-static int setattr(struct file *file, Tarn__SetAttr *request, uint64_t *ret_size)
+static int setattr_as(struct file *file, Tarn__SetAttr *request, const struct meta_cred *cred, uint64_t *ret_size)
 {
     Tarn__Where where = TARN__WHERE__INIT;
     where.ino = file->inode->ino;
     request->where = &where;
     request->handle = file->handle;
     Tarn__Entry *entry = NULL;
-    int r = meta_call(file->meta, OP_SETATTR, &request->base, &request->ctx, &meta_root,
+    int r = meta_call(file->meta, OP_SETATTR, &request->base, &request->ctx, cred,
                       &tarn__entry__descriptor, &entry, NULL);
     if (r < 0)
         return r;
@@ -254,6 +256,35 @@ static int setattr(struct file *file, Tarn__SetAttr *request, uint64_t *ret_size
         r = -E_PROTO;
     }
     tarn__entry__free_unpacked(entry, NULL);
+    return r;
+}
+
+static int setattr(struct file *file, Tarn__SetAttr *request, uint64_t *ret_size)
+{
+    return setattr_as(file, request, &meta_root, ret_size);
+}
+
+int file_drop_setid(struct file *file, const struct meta_cred *cred)
+{
+    CHECK_MAGIC(file, FILE_MAGIC);
+    if (cred->uid == 0 || !(file->inode->mode & (S_ISUID | S_ISGID)))
+        return 0;
+    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+    request.mask = TARN__SET_ATTR_BITS__SA_GROW; /* by nothing: a write as far as the bits are concerned */
+    return setattr_as(file, &request, cred, NULL);
+}
+
+int file_settle(struct meta *meta, struct stores *stores, uint64_t ino)
+{
+    struct inode *inode = map_get(stores_inodes(stores), ino);
+    if (!inode || !inode->mtime_owed)
+        return 0;
+    struct file file = {.magic = FILE_MAGIC, .meta = meta, .stores = stores, .io = fiber_io()};
+    int r = inode_get(&file, ino, &file.inode);
+    if (r < 0)
+        return r;
+    r = file_mtime_flush(&file);
+    inode_put(&file, file.inode);
     return r;
 }
 

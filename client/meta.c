@@ -682,16 +682,16 @@ int meta_lock(struct meta *meta, const Tarn__Lock *lock, const struct meta_cred 
         bool granted;
         return lock_ask(meta, &ask, cred, &granted);
     }
-    int r = session_ensure(meta);
-    if (r < 0)
-        return r;
-    struct lock_wait wait = {.waiter = ask.waiter, .session = meta->session};
+    struct lock_wait wait = {.waiter = ask.waiter};
     CHECK(wait.waiter != 0 && !map_get(&meta->waits, wait.waiter));
-    r = map_put(&meta->waits, wait.waiter, &wait);
+    int r = map_put(&meta->waits, wait.waiter, &wait); /* before any wait: from now on it can be interrupted */
     if (r < 0)
         return r;
     fiber_group_add(&meta->fibers);
-    r = lock_wait_run(meta, &wait, &ask, cred);
+    r = session_ensure(meta);
+    wait.session = meta->session;
+    if (r == 0)
+        r = wait.interrupted ? -E_INTR : lock_wait_run(meta, &wait, &ask, cred);
     map_remove(&meta->waits, wait.waiter);
     fiber_group_done(&meta->fibers);
     return r;

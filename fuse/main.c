@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <sys/mount.h>
 #include <sys/signalfd.h>
@@ -52,6 +53,7 @@ const struct fuse_lowlevel_ops mount_ops = {
     .flush = op_flush,
     .release = op_release,
     .fsync = op_fsync,
+    .fallocate = op_fallocate,
     .opendir = op_opendir,
     .readdir = op_readdir,
     .releasedir = op_releasedir,
@@ -66,11 +68,12 @@ struct process {
     struct config config;
     int ready_fd; /* the waiting parent's pipe, -1 in the foreground */
     int signal_fd;
+    int log_fd; /* where messages go from the background, -1 = nowhere */
     int exit_code;
 };
 
 /* Tells the waiting parent how it went; on success detaches from its terminal. */
-static void report(struct process *process, int exit_code, const char *log_path)
+static void report(struct process *process, int exit_code)
 {
     if (process->ready_fd < 0)
         return;
@@ -80,17 +83,12 @@ static void report(struct process *process, int exit_code, const char *log_path)
     close(process->ready_fd);
     process->ready_fd = -1;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    int log = log_path != NULL ? open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640) : -1;
     dup2(null, STDIN_FILENO);
     dup2(null, STDOUT_FILENO);
-    dup2(log >= 0 ? log : null, STDERR_FILENO);
+    dup2(process->log_fd >= 0 ? process->log_fd : null, STDERR_FILENO);
     if (null > STDERR_FILENO)
         close(null);
-    if (log > STDERR_FILENO)
-        close(log);
 }
-
-static const char *log_path_option;
 
 static void session_lost(void *arg)
 {
@@ -118,7 +116,9 @@ static int connect_cluster(struct mount *mount)
 static int mount_kernel(struct mount *mount)
 {
     char source[64];
-    snprintf(source, sizeof source, "-ofsname=tarn:%016llx,subtype=tarn,allow_other", (unsigned long long)mount->config->auth.cluster_id);
+    /* Others than the one who mounts: only root may allow that without asking /etc/fuse.conf. */
+    snprintf(source, sizeof source, "-ofsname=tarn:%016llx,subtype=tarn%s",
+             (unsigned long long)mount->config->auth.cluster_id, geteuid() == 0 ? ",allow_other" : "");
     char *argv[] = {(char *)"tarn-mount", source, NULL};
     struct fuse_args args = FUSE_ARGS_INIT(2, argv);
     mount->session = fuse_session_new(&args, &mount_ops, sizeof mount_ops, mount);
@@ -166,7 +166,7 @@ static void mount_fiber(void *arg)
     if (err == 0)
         err = mount_kernel(mount);
     process->exit_code = cli_exit_for(err);
-    report(process, process->exit_code, log_path_option);
+    report(process, process->exit_code);
     if (err == 0) {
         channel_run(mount);
         fuse_session_unmount(mount->session);
@@ -177,19 +177,43 @@ static void mount_fiber(void *arg)
     mount_fini(mount);
 }
 
-/* A signal unmounts; the kernel then ends the channel as if umount(8) had been called. */
+/* On a worker thread: the kernel may ask this very process for writes before it lets go. */
+static void detach(void *arg)
+{
+    const char *point = arg;
+    if (umount2(point, UMOUNT_NOFOLLOW | MNT_DETACH) == 0 || errno != EPERM)
+        return;
+    const char *argv[] = {"fusermount3", "-u", "-q", "-z", "--", point, NULL};
+    pid_t pid = 0;
+    if (posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)argv, environ) == 0)
+        waitpid(pid, NULL, 0);
+}
+
+static bool signal_wait(struct process *process)
+{
+    struct signalfd_siginfo info;
+    int events = io_poll(process->mount.io, process->signal_fd, POLLIN, 0);
+    if (events < 0)
+        return false;
+    return read(process->signal_fd, &info, sizeof info) == sizeof info;
+}
+
+/* A signal detaches the mount; the kernel ends the channel when the last file in it is closed. Who does
+ * not want to wait for that sends another: what is still open then gives errors. */
 static void signal_fiber(void *arg)
 {
     struct process *process = arg;
     struct mount *mount = &process->mount;
-    int events = io_poll(mount->io, process->signal_fd, POLLIN, 0);
-    if (events < 0)
+    if (!signal_wait(process))
         return;
     log_info("a signal ends the mount at %s", mount->point);
-    if (mount->session == NULL)
-        io_stop(mount->io);
-    else
-        umount2(mount->point, UMOUNT_NOFOLLOW | MNT_DETACH);
+    if (mount->session != NULL) {
+        io_work(mount->io, detach, (void *)(uintptr_t)mount->point);
+        if (!signal_wait(process))
+            return;
+        log_warn("a second signal ends the mount at %s with files open", mount->point);
+    }
+    io_stop(mount->io);
 }
 
 static int watch_signals(struct process *process)
@@ -270,14 +294,14 @@ static int check_point(const char *point, char *ret_real)
 
 int main(int argc, char **argv)
 {
-    static struct process process = {.ready_fd = -1};
+    static struct process process = {.ready_fd = -1, .log_fd = -1};
     static char point[PATH_MAX];
     bool foreground = false;
-    const char *config = NULL, *options_text = NULL;
+    const char *config = NULL, *options_text = NULL, *log_path = NULL;
     const struct cli_option options[] = {
         {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
         {"options", CLI_STRING, &options_text, "A,B", "mount options; none are defined yet", 0, 0},
-        {"log", CLI_STRING, &log_path_option, "FILE", "log file when in the background", 0, 0},
+        {"log", CLI_STRING, &log_path, "FILE", "log file when in the background", 0, 0},
         {"foreground", CLI_FLAG, &foreground, NULL, "stay in the foreground", 0, 0},
     };
     int n_args = 0;
@@ -301,6 +325,12 @@ int main(int argc, char **argv)
     if (code != CLI_OK)
         return code;
     process.mount.point = point;
+    if (log_path != NULL)
+        process.log_fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0640);
+    if (log_path != NULL && process.log_fd < 0) {
+        cli_complain("cannot write the log %s: %s", log_path, strerror(errno));
+        return CLI_FAILED;
+    }
     err = foreground ? 0 : into_background(&process);
     if (err != 0) {
         cli_complain("cannot go into the background: %s", err_sentence(err));

@@ -72,6 +72,9 @@ static inline Tarn__Where mount_where(uint64_t ino)
 /* Replies with the errno of a negative code (0 = success). */
 void mount_reply_err(fuse_req_t req, int err);
 void mount_stat(const Tarn__Attr *attr, struct stat *ret);
+/* Nanoseconds as a signed number, so that the years 1677 to 2262 exist; what is beyond is cut to them. */
+struct timespec mount_timespec(uint64_t ns);
+uint64_t mount_ns(const struct timespec *ts);
 void mount_reply_entry(fuse_req_t req, const Tarn__Attr *attr);
 void mount_reply_attr(fuse_req_t req, const Tarn__Attr *attr);
 
@@ -111,6 +114,7 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi);
 void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi);
 void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);

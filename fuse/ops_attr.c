@@ -7,6 +7,11 @@
 
 void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    int settled = file_settle(mount_of(req)->meta, mount_of(req)->stores, ino);
+    if (settled != 0) {
+        mount_reply_err(req, settled);
+        return;
+    }
     Tarn__Where where = mount_where(ino);
     Tarn__Lookup request = TARN__LOOKUP__INIT;
     request.where = &where;
@@ -20,27 +25,29 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     tarn__lookup_reply__free_unpacked(reply, NULL);
 }
 
+static int truncate_open(struct file *file, uint64_t size, const struct meta_cred *cred)
+{
+    int err = file_drop_setid(file, cred);
+    return err != 0 ? err : file_truncate(file, size);
+}
+
 /* Cutting or extending needs the data path; the handle's own file when there is one. */
 static int truncate_file(fuse_req_t req, uint64_t ino, uint64_t size, struct fuse_file_info *fi)
 {
-    if (fi != NULL)
-        return file_truncate(mount_file_of(fi)->file, size);
     struct mount *mount = mount_of(req);
     struct mount_cred cred;
     mount_cred(req, &cred);
+    if (fi != NULL)
+        return truncate_open(mount_file_of(fi)->file, size, &cred.cred);
     Tarn__Where where = mount_where(ino);
     struct file *file = NULL;
     int err = file_open(mount->meta, mount->stores, &where, O_WRONLY, &cred.cred, &file);
     if (err != 0)
         return err;
-    err = file_truncate(file, size);
+    file_keep_fresh(file);
+    err = truncate_open(file, size, &cred.cred);
     int closed = file_close(file);
     return err != 0 ? err : closed;
-}
-
-static uint64_t ns_of(const struct timespec *ts)
-{
-    return (uint64_t)ts->tv_sec * 1000000000 + (uint64_t)ts->tv_nsec;
 }
 
 static void set_times(Tarn__SetAttr *request, const struct stat *st, int to_set)
@@ -49,21 +56,24 @@ static void set_times(Tarn__SetAttr *request, const struct stat *st, int to_set)
         request->mask |= TARN__SET_ATTR_BITS__SA_ATIME_NOW;
     else if (to_set & FUSE_SET_ATTR_ATIME) {
         request->mask |= TARN__SET_ATTR_BITS__SA_ATIME;
-        request->atime = ns_of(&st->st_atim);
+        request->atime = mount_ns(&st->st_atim);
     }
     if (to_set & FUSE_SET_ATTR_MTIME_NOW)
         request->mask |= TARN__SET_ATTR_BITS__SA_MTIME_NOW;
     else if (to_set & FUSE_SET_ATTR_MTIME) {
         request->mask |= TARN__SET_ATTR_BITS__SA_MTIME;
-        request->mtime = ns_of(&st->st_mtim);
+        request->mtime = mount_ns(&st->st_mtim);
     }
 }
 
 void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
 {
-    int err = 0;
-    if (to_set & FUSE_SET_ATTR_SIZE)
+    /* A time that is owed from writes before this must not come after it. */
+    int err = file_settle(mount_of(req)->meta, mount_of(req)->stores, ino);
+    if (err == 0 && (to_set & FUSE_SET_ATTR_SIZE)) {
         err = truncate_file(req, ino, (uint64_t)st->st_size, fi);
+        to_set &= ~FUSE_SET_ATTR_MODE; /* with a size it only means the set-id bits: done */
+    }
     Tarn__Where where = mount_where(ino);
     Tarn__SetAttr request = TARN__SET_ATTR__INIT;
     request.where = &where;
@@ -113,7 +123,7 @@ void op_statfs(fuse_req_t req, fuse_ino_t ino)
         .f_blocks = reply->total / block,
         .f_bfree = reply->free / block,
         .f_bavail = reply->usable / block,
-        .f_files = reply->files,
+        .f_files = reply->files + UINT32_MAX, /* used is total less free */
         .f_ffree = UINT32_MAX,
         .f_favail = UINT32_MAX,
         .f_namemax = 255,

@@ -87,6 +87,9 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     }
     struct file *file = NULL;
     err = file_adopt(mount->meta, mount->stores, reply->attr, reply->handle, (uint32_t)fi->flags, &cred.cred, &file);
+    /* Somebody else may just have made a fifo or a directory of that name: the kernel looks again. */
+    if (err == 0 && reply->attr->type != TARN__FILE_TYPE__FT_FILE)
+        err = -E_STALE;
     struct mount_file *open = err == 0 ? mount_file_create(file, reply->attr->ino, fi) : NULL;
     if (open == NULL) {
         if (file != NULL)
@@ -124,13 +127,22 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
 {
     struct file *file = mount_file_of(fi)->file;
-    int err = file_write(file, data, size, (uint64_t)offset, (fi->flags & O_APPEND) != 0);
+    struct meta_cred cred = {.uid = fuse_req_ctx(req)->uid, .gid = fuse_req_ctx(req)->gid};
+    int err = file_drop_setid(file, &cred);
+    if (err == 0)
+        err = file_write(file, data, size, (uint64_t)offset, (fi->flags & O_APPEND) != 0);
     if (err == 0 && (fi->flags & (O_SYNC | O_DSYNC)) != 0)
         err = file_sync(file);
     if (err != 0)
         mount_reply_err(req, err);
     else
         fuse_reply_write(req, size);
+}
+
+/* Mode 0 only. The size grows at once; room is found when data comes, as for every hole. */
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
+{
+    mount_reply_err(req, mode != 0 ? -E_NOTSUP : file_extend(mount_file_of(fi)->file, (uint64_t)offset + (uint64_t)length));
 }
 
 void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
@@ -141,8 +153,9 @@ void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_inf
 /* Comes at every close(2) of a descriptor, also of a dup: classic fcntl locks of that process go. */
 void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    int flushed = file_flush(mount_file_of(fi)->file);
     int err = lock_any(mount_of(req), ino) ? lock_drop_owner(req, ino, fi->lock_owner, TARN__LOCK_KIND__LOCK_FCNTL) : 0;
-    mount_reply_err(req, err);
+    mount_reply_err(req, err != 0 ? err : flushed);
 }
 
 /* The last close. flock locks go by owner; OFD locks, for which the kernel sends no unlock, by handle. */

@@ -69,6 +69,10 @@ static int take(fuse_req_t req, Tarn__Lock *lock)
     struct waiting waiting = {.meta = mount->meta, .waiter = lock->waiter};
     if (lock->wait)
         fuse_req_interrupt_func(req, interrupted, &waiting);
+    if (lock->wait && fuse_req_interrupted(req)) {
+        fuse_req_interrupt_func(req, NULL, NULL);
+        return -E_INTR;
+    }
     int err = meta_lock(mount->meta, lock, &cred.cred);
     if (lock->wait)
         fuse_req_interrupt_func(req, NULL, NULL);

@@ -42,9 +42,23 @@ static mode_t type_mode(Tarn__FileType type)
     }
 }
 
-static struct timespec timespec_of(uint64_t ns)
+#define NS_PER_SECOND 1000000000
+
+struct timespec mount_timespec(uint64_t ns)
 {
-    return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+    int64_t second = (int64_t)ns / NS_PER_SECOND, rest = (int64_t)ns % NS_PER_SECOND;
+    if (rest < 0) {
+        second--;
+        rest += NS_PER_SECOND;
+    }
+    return (struct timespec){.tv_sec = second, .tv_nsec = rest};
+}
+
+uint64_t mount_ns(const struct timespec *ts)
+{
+    const int64_t last = INT64_MAX / NS_PER_SECOND - 1;
+    int64_t second = MIN(MAX((int64_t)ts->tv_sec, -last), last);
+    return (uint64_t)(second * NS_PER_SECOND + ts->tv_nsec);
 }
 
 void mount_stat(const Tarn__Attr *attr, struct stat *ret)
@@ -59,9 +73,9 @@ void mount_stat(const Tarn__Attr *attr, struct stat *ret)
         .st_size = (off_t)attr->size,
         .st_blksize = MOUNT_IO_MAX,
         .st_blocks = (blkcnt_t)attr->blocks,
-        .st_atim = timespec_of(attr->atime),
-        .st_mtim = timespec_of(attr->mtime),
-        .st_ctim = timespec_of(attr->ctime),
+        .st_atim = mount_timespec(attr->atime),
+        .st_mtim = mount_timespec(attr->mtime),
+        .st_ctim = mount_timespec(attr->ctime),
     };
 }
 
