@@ -1,10 +1,12 @@
 /* Reads through libtarn beside pread(2) of an ordinary file of the same content.
- * local_read TARN_PATH FILE SIZE BLOCK RUNS: prints a line "tarn_seconds file_seconds" a run, of one read.
+ * local_read TARN_PATH FILE SIZE BLOCK RUNS: prints a line "tarn_seconds file_seconds" a run, of
+ * one read.
  *
- * A run is SLICES short slices, each side in turn and every second time the other first, so that what else
- * the machine does falls on both. Both files are read once before, with the same requests, and compared.
- * Afterwards the kernel's counters must show one read(2) of this process for each read through libtarn, and
- * it must hold a descriptor of a chunk's file: the bytes did come from there. */
+ * A run is SLICES short slices, each side in turn and every second time the other first, so that
+ * what else the machine does falls on both. Both files are read once before, with the same
+ * requests, and compared. Afterwards the kernel's counters must show one read(2) of this process
+ * for each read through libtarn, and it must hold a descriptor of a chunk's file: the bytes did
+ * come from there. */
 #include "tarn.h"
 
 #include <dirent.h>
@@ -17,7 +19,8 @@
 #include <unistd.h>
 
 #define SLICES 16
-#define LARGE ((size_t)1 << 20)      /* blocks from here on are read in order, smaller ones at random */
+#define LARGE ((size_t)1 << 20) /* blocks from here on are read in order, smaller ones at random   \
+                                 */
 #define READS_SMALL ((size_t)200000) /* of a run */
 
 struct bench {
@@ -51,7 +54,8 @@ static double read_tarn(const struct bench *bench, size_t first, size_t n)
 {
     double start = now();
     for (size_t i = first; i < first + n; i++)
-        if (tarn_pread(bench->file, bench->buf, bench->block, block_at(bench, i)) != (ssize_t)bench->block)
+        if (tarn_pread(bench->file, bench->buf, bench->block, block_at(bench, i)) !=
+            (ssize_t)bench->block)
             fail("tarn_pread", tarn_error());
     return now() - start;
 }
@@ -70,7 +74,8 @@ static void warm_and_compare(const struct bench *bench, size_t size)
     size_t n = size < LARGE ? size : LARGE;
     for (size_t at = 0; at + n <= size; at += n)
         if (tarn_pread(bench->file, bench->buf, n, (off_t)at) != (ssize_t)n ||
-            pread(bench->fd, bench->other, n, (off_t)at) != (ssize_t)n || memcmp(bench->buf, bench->other, n) != 0)
+            pread(bench->fd, bench->other, n, (off_t)at) != (ssize_t)n ||
+            memcmp(bench->buf, bench->other, n) != 0)
             fail("the contents differ", tarn_error());
 }
 
@@ -113,7 +118,8 @@ static void run(const struct bench *bench, size_t reads)
             tarn += read_tarn(bench, i * n, n);
     }
     calls = read_calls() - calls;
-    /* Once a second libtarn asks again whether the descriptor is still the file: that read has no call. */
+    /* Once a second libtarn asks again whether the descriptor is still the file: that read has no
+     * call. */
     if (calls < 2 * SLICES * n - SLICES * n / 20 - 2 || !holds_chunk())
         fail("libtarn", "did not read from a chunk's file");
     printf("%.12f %.12f\n", tarn / (double)(SLICES * n), file / (double)(SLICES * n));
