@@ -184,6 +184,10 @@ int volume_file_sync(struct volume *v, struct chunk *c)
     if (err != 0)
         return err;
     err = io_sync(file);
+    /* A failed sync may have given dirty pages up; a later one that succeeds does not bring them back (Linux). What the
+     * file holds is not known any more: nothing is acknowledged until the next start has looked. */
+    if (err != 0 && err != -E_CANCELED && v->journal != NULL)
+        journal_fail(v->journal, err);
     if (err == 0)
         err = sync_name(v, c);
     volume_file_done(v, c);
