@@ -52,6 +52,7 @@ struct inode {
     unsigned handles, writers;
     uint64_t size, version, chunk_size;
     uint32_t mode;
+    uint64_t lease_version, lease_until_ms; /* until then the inode has that version, if we do not write */
     uint64_t size_told_ms; /* when a change of ours was last answered with the size; 0 = never */
     struct map_page *pages[PAGES_MAX]; /* NULL: free */
     uint64_t change;         /* grows when pages are dropped: a fetch under way is not kept then */
@@ -116,6 +117,9 @@ bool file_view_knows(const struct file *file, const struct file_view *view, uint
 int file_map_fetch(struct file *file, uint64_t offset, uint64_t have_version, bool *ret_same);
 /* The page with the offset, fetched when absent or too old. Borrowed until the next wait. */
 int file_map_page(struct file *file, const struct file_view *view, uint64_t offset, struct map_page **ret);
+
+/* True when the version we know is the inode's without asking. */
+bool inode_leased(const struct file *file);
 
 /* Asks beside the data transfer whether what is known was still true. Lives on the caller's stack;
  * every begin needs its end. */

@@ -328,6 +328,7 @@ int file_map_fetch(struct file *file, uint64_t offset, uint64_t have_version, bo
     request.offset = offset;
     request.max = PAGE_EXTENTS;
     request.have_version = have_version;
+    request.lease = file->fresh;
     Tarn__FileMapReply *reply = NULL;
     int r = meta_call(file->meta, OP_FILE_MAP, &request.base, &request.ctx, &meta_root,
                       &tarn__file_map_reply__descriptor, &reply, NULL);
@@ -337,6 +338,10 @@ int file_map_fetch(struct file *file, uint64_t offset, uint64_t have_version, bo
     bool same = have_version != 0 && reply->same;
     if (!same && (!reply->attr || (reply->next && reply->next <= offset)))
         r = -E_PROTO;
+    if (r == 0 && reply->lease_ms != 0) {
+        inode->lease_version = same ? have_version : reply->attr->version;
+        inode->lease_until_ms = now_ms + reply->lease_ms;
+    }
     if (r == 0 && !same) {
         inode_learn(inode, reply->attr);
         page = page_from(reply, offset, now_ms, fetch);
@@ -377,6 +382,13 @@ int file_map_page(struct file *file, const struct file_view *view, uint64_t offs
         if (r < 0)
             return r;
     }
+}
+
+bool inode_leased(const struct file *file)
+{
+    const struct inode *inode = file->inode;
+    return inode->writers == 0 && inode->lease_version == inode->version &&
+           io_mono_ms(file->io) < inode->lease_until_ms;
 }
 
 static void check_run(struct file_check *check)

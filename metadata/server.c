@@ -4,6 +4,7 @@
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
+#include <fcntl.h>
 #include <stdio.h>
 
 /* ------------------------------------------------------------------ own proposals, pauses */
@@ -139,6 +140,69 @@ static int handle_query(void *ctx, struct rpc_request *request, const void *mess
     return err;
 }
 
+/* ---- read leases */
+
+static int handle_file_map(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct server *server = ctx;
+    const Tarn__FileMap *map = message;
+    if (map->lease) {
+        if (map->where == NULL || map->where->path[0] != 0 || map->ctx == NULL)
+            return refuse(server, request, -E_INVAL, "a lease is for an inode by number");
+        read_leases_note(&server->leases, map->where->ino, map->ctx->session, io_mono_ms(server->io));
+    }
+    return handle_query(ctx, request, message);
+}
+
+/* May this change, once it is answered, make a lease's promise false? *ret_ctx: who asks. */
+static bool breaks_leases(unsigned op, const void *message, const Tarn__Ctx **ret_ctx)
+{
+    const Tarn__Open *open = message;
+    const Tarn__Create *create = message;
+    const Tarn__SetAttr *set = message;
+    const uint32_t sizes = TARN__SET_ATTR_BITS__SA_SIZE | TARN__SET_ATTR_BITS__SA_GROW;
+    switch (op) {
+    case OP_OPEN:
+        *ret_ctx = open->ctx;
+        return (open->flags & (O_ACCMODE | O_TRUNC)) != 0;
+    case OP_CREATE:
+        *ret_ctx = create->ctx;
+        return create->open && (create->open_flags & (O_ACCMODE | O_TRUNC)) != 0;
+    default:
+        *ret_ctx = set->ctx;
+        return (set->mask & sizes) != 0;
+    }
+}
+
+/* Applied already, so no new lease is given: the answer waits for those there are. */
+static int wait_for_leases(struct server *server, const struct rpc_request *request, const void *message,
+                           const struct fsm_result *result)
+{
+    const Tarn__Ctx *who = NULL;
+    uint64_t now = io_mono_ms(server->io);
+    if (result->err != 0 || read_leases_none(&server->leases, now) ||
+        !breaks_leases(request->op, message, &who))
+        return 0;
+    Tarn__Entry *entry = tarn__entry__unpack(NULL, result->reply_len, result->reply);
+    if (entry == NULL || entry->attr == NULL)
+        return -E_CORRUPT;
+    uint64_t end = read_leases_end(&server->leases, entry->attr->ino, who == NULL ? 0 : who->session);
+    tarn__entry__free_unpacked(entry, NULL);
+    return end > now ? io_sleep_ms(server->io, end - now) : 0;
+}
+
+static int handle_file_change(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct server *server = ctx;
+    struct fsm_result result = {0};
+    int err = change(server, request, message, &result);
+    if (err == 0)
+        err = wait_for_leases(server, request, message, &result);
+    err = err != 0 ? refuse(server, request, err, "") : reply_result(server, request, &result);
+    fsm_result_fini(&result);
+    return err;
+}
+
 #define REPLICAS_MAX 8
 
 static int reply_status(struct server *server, struct rpc_request *request,
@@ -204,13 +268,13 @@ static int handle_pull(void *ctx, struct rpc_request *request, const void *messa
 static const struct rpc_op ops[] = {
     OTHER(SESSION_OPEN, session_open, handle_session_open),
     OTHER(SESSION_END, session_end, handle_session_end),
-    CHANGE(CREATE, create),
+    OTHER(CREATE, create, handle_file_change),
     CHANGE(UNLINK, unlink),
     CHANGE(RENAME, rename),
     CHANGE(LINK, link),
-    CHANGE(SETATTR, set_attr),
+    OTHER(SETATTR, set_attr, handle_file_change),
     CHANGE(SETXATTR, set_xattr),
-    CHANGE(OPEN, open),
+    OTHER(OPEN, open, handle_file_change),
     CHANGE(CLOSE, close),
     CHANGE(CHUNK_WRITE, chunk_write),
     CHANGE(CHUNK_SWAP, chunk_swap),
@@ -240,7 +304,7 @@ static const struct rpc_op ops[] = {
     QUERY(GETXATTR, get_xattr),
     QUERY(STATFS, stat_fs),
     QUERY(LIST_OBJECTS, list_objects),
-    QUERY(FILE_MAP, file_map),
+    OTHER(FILE_MAP, file_map, handle_file_map),
     QUERY(LOCATIONS, locations),
     QUERY(GETLK, get_lock),
     QUERY(ROLE_GET, role_get),
@@ -272,6 +336,7 @@ static void on_result(void *arg, const struct fsm_result *result)
 static void on_leader(void *arg, bool leads)
 {
     struct server *server = arg;
+    read_leases_unknown(&server->leases, io_mono_ms(server->io));
     server_sessions_forget(server);
     server_nodes_forget(server);
     fiber_queue_wake_all(&server->tasks_wake);
@@ -363,6 +428,7 @@ void server_stop(struct server *server)
     replica_stop(server->replica);
     server_sessions_forget(server);
     server_nodes_forget(server);
+    read_leases_fini(&server->leases);
     map_fini(&server->sessions);
     map_fini(&server->nodes);
     free(server);

@@ -7,6 +7,7 @@
 #include "common/fiber.h"
 #include "meta.pb-c.h"
 #include "ops.h"
+#include "read_lease.h"
 
 #define NODE_SILENT_MS 5000      /* without a beat for so long a node is down */
 #define NODE_BEAT_MS 1000        /* how often nodes beat, and how long a beat waits for tasks */
@@ -42,6 +43,7 @@ struct server {
     struct fiber_group fibers;
     struct fiber_queue stop_wake;
 
+    struct read_leases leases;
     struct map sessions; /* id → struct live_session */
     uint64_t session_round;
     struct map nodes; /* id → struct live_node */

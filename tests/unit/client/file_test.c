@@ -358,20 +358,23 @@ static void random_changes_give_what_a_model_gives(struct cluster *cluster)
 }
 
 /* Zeros that nobody wrote, in front of and behind what was: sealing must not cost a copy. */
-/* Two clients take turns; a side closes now and then, so that chunks are sealed under the other. */
+/* Two clients take turns; sides close now and then and open again for reading or for both, so that chunks are
+ * sealed under the other, and read leases come and go. */
 struct pair {
     struct user users[2];
     struct file *files[2];
+    bool writes[2];
     uint8_t *model;
     uint64_t size;
 };
 #define PAIR_BYTES KIB(200)
 
-static void pair_open(struct pair *pair, unsigned side)
+static void pair_open(struct pair *pair, unsigned side, bool writes)
 {
     if (pair->files[side])
         expect_equal(file_close(pair->files[side]), 0);
-    pair->files[side] = user_open(&pair->users[side], "b/pair", O_RDWR);
+    pair->files[side] = user_open(&pair->users[side], "b/pair", writes ? O_RDWR : O_RDONLY);
+    pair->writes[side] = writes;
     file_keep_fresh(pair->files[side]);
 }
 
@@ -405,8 +408,13 @@ static void a_file_kept_fresh_shows_every_finished_write(struct cluster *cluster
         unsigned side = (unsigned)prng_below(&prng, 2);
         for (unsigned i = 0; i < 2; i++)
             if (!pair.files[i] || prng_below(&prng, 5) == 0)
-                pair_open(&pair, i);
+                pair_open(&pair, i, false);
+        if (!pair.writes[side])
+            pair_open(&pair, side, true);
         pair_change(&pair, &prng, side);
+        for (unsigned i = 0; i < 2; i++)
+            if (prng_below(&prng, 2))
+                pair_open(&pair, i, false);
         uint8_t byte;
         expect_equal(file_read(pair.files[!side], &byte, 1, pair.size), 0);
         expect_content(pair.files[!side], 0, pair.model, pair.size);
