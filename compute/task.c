@@ -139,7 +139,10 @@ static int stage(struct task *task)
     task->stderr_path = format("%s/err/%u.%llu", dir, key->phase, (unsigned long long)key->index);
     if (task->output_path == NULL || task->stderr_path == NULL)
         return -E_NOMEM;
-    return is_reduce(task) ? 0 : stage_open(&task->host->stage, task->assign, &task->input, &task->count);
+    uint64_t begun_ns = io_mono_ns(task->host->io);
+    int err = is_reduce(task) ? 0 : stage_open(&task->host->stage, task->assign, &task->input, &task->count);
+    task->staging_ns = io_mono_ns(task->host->io) - begun_ns;
+    return err;
 }
 
 static int request_sandbox(struct task *task, const struct ends *ends)
@@ -285,7 +288,8 @@ static void fill_receipt(const struct task *task, Tarn__Receipt *receipt)
     receipt->remote = count->read.read_remote;
     receipt->cpu_us = task->cpu_us;
     receipt->wall_us = (task->ended_ns - task->requested_ns) / 1000;
-    receipt->start_us = task->exec_ns > task->requested_ns ? (task->exec_ns - task->requested_ns) / 1000 : 0;
+    if (task->exec_ns > task->requested_ns)
+        receipt->start_us = (task->staging_ns + task->exec_ns - task->requested_ns) / 1000;
 }
 
 static void fill_record(const struct task *task, Tarn__Task *record)

@@ -39,7 +39,8 @@ struct task {
     struct collect_err errors;
     Tarn__NewObject *output, *stderr_object;
     char *output_path, *stderr_path;
-    uint64_t assigned_ns, requested_ns, exec_ns, ended_ns, started_real_ns, cpu_us;
+    uint64_t staging_ns; /* how long; the others are points in time */
+    uint64_t requested_ns, exec_ns, ended_ns, started_real_ns, cpu_us;
 };
 
 /* Takes over `assign` (also on failure) and starts the fiber. */
