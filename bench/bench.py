@@ -42,15 +42,19 @@ class Report:
 
     def print(self, figure, values, unit, against, spread):
         value, ratio = statistics.median(values), statistics.median(spread)
-        row = {'bench': self.bench, 'figure': figure, 'value': float(f'{value:.4g}'), 'unit': unit, 'against': against,
-               'ratio': round(ratio, 3) if against else None, 'min': round(min(spread), 3), 'max': round(max(spread), 3),
+        row = {'bench': self.bench, 'figure': figure, 'value': digits(value, 4), 'unit': unit, 'against': against,
+               'ratio': digits(ratio, 3) if against else None, 'min': digits(min(spread), 3), 'max': digits(max(spread), 3),
                'runs': len(spread)}
         if self.as_json:
             print(json.dumps(row), flush=True)
             return
-        beside = f"{row['ratio']:6.2f} of {against}" if against else ''
+        beside = f"{row['ratio']:6g} of {against}" if against else ''
         print(f"{self.bench:8} {figure:44} {row['value']:>9g} {unit:5} {beside:34} ({row['min']:g} … {row['max']:g}, "
               f"{row['runs']} runs)", flush=True)
+
+
+def digits(number, n):
+    return float(f'{number:.{n}g}')
 
 
 def pairs(tarn, other):
