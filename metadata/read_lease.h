@@ -8,8 +8,8 @@
 
 #include "common/coll.h"
 
-#define READ_LEASE_MS 8       /* told to the reader, who counts from before he asked */
-#define READ_LEASE_HOLD_MS 10 /* kept by the leader, from when it was asked: clocks that drift, and rounding */
+#define READ_LEASE_MS 4      /* told to the reader, who counts from before he asked */
+#define READ_LEASE_HOLD_MS 6 /* kept by the leader, from when it was asked: clocks that drift, and rounding */
 #define READ_LEASES_MAX 4096  /* inodes; beyond that one common end serves for all others, about 300 KiB in all */
 
 /* Zero-initialised is empty. */
