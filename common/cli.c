@@ -1,5 +1,6 @@
 #include "common/cli.h"
 
+#include "common/config.h"
 #include "common/err.h"
 #include <errno.h>
 #include <stdarg.h>
@@ -172,6 +173,13 @@ static void store(const struct parse *parse, const struct cli_option *option, co
     case CLI_STRING:
         *(const char **)option->target = value;
         break;
+    case CLI_ADDRESS: {
+        const char *wrong = config_address_wrong(value);
+        if (wrong != NULL)
+            mistake(parse, "the option --%s: %s, not '%.100s'", option->name, wrong, value);
+        *(const char **)option->target = value;
+        break;
+    }
     case CLI_STRINGS: {
         struct cli_strings *strings = option->target;
         if (strings->count == ARRAY_SIZE(strings->items))

@@ -11,8 +11,9 @@ enum cli_exit {
 };
 int cli_exit_for(int err); /* negative err code → exit code */
 
-enum cli_kind { CLI_FLAG, CLI_STRING, CLI_UINT, CLI_SIZE, CLI_STRINGS };
-/* One option. `target` is bool*, const char**, uint64_t* or struct cli_strings*. CLI_SIZE takes
+enum cli_kind { CLI_FLAG, CLI_STRING, CLI_ADDRESS, CLI_UINT, CLI_SIZE, CLI_STRINGS };
+/* One option. `target` is bool*, const char**, uint64_t* or struct cli_strings*. CLI_ADDRESS is a string
+ * that is a network address. CLI_SIZE takes
  * K M G T suffixes (powers of 1024). min and max bound CLI_UINT and CLI_SIZE (0,0 = any). */
 struct cli_strings {
     const char *items[64];

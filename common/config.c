@@ -65,16 +65,28 @@ static const char *parse_cluster_id(struct config *config, char *text)
     return wrong;
 }
 
+static bool is_tcp(const char *text)
+{
+    const char *colon = strrchr(text, ':');
+    if (strncmp(text, "tcp:", 4) != 0 || colon <= text + 4)
+        return false;
+    size_t n = strspn(colon + 1, "0123456789");
+    return n > 0 && n <= 5 && colon[1 + n] == '\0' && strtoul(colon + 1, NULL, 10) <= UINT16_MAX;
+}
+
+const char *config_address_wrong(const char *text)
+{
+    if (!is_tcp(text) && strncmp(text, "unix:/", 6) != 0)
+        return "an address is tcp:HOST:PORT or unix:/PATH";
+    return strlen(text) >= 64 ? "an address has at most 63 characters" : NULL;
+}
+
 static const char *parse_address(const char *text, char ret[64])
 {
-    bool known = strncmp(text, "tcp:", 4) == 0 ? strchr(text + 4, ':') != NULL
-                                               : strncmp(text, "unix:/", 6) == 0;
-    if (!known)
-        return "an address is tcp:HOST:PORT or unix:/PATH";
-    if (strlen(text) >= 64)
-        return "an address has at most 63 characters";
-    strcpy(ret, text);
-    return NULL;
+    const char *wrong = config_address_wrong(text);
+    if (wrong == NULL)
+        strcpy(ret, text);
+    return wrong;
 }
 
 static const char *parse_meta(struct config *config, char *text)

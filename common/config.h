@@ -17,4 +17,6 @@ struct config {
 /* path NULL: $TARN_CONFIG, else the default. On failure *ret_why (static buffer of the thread) is
  * one sentence naming the file, line and what to do. Errors: -E_NOENT, -E_INVAL, -E_ACCES. */
 int config_load(const char *path, struct config *ret, const char **ret_why);
+/* NULL, or what is wrong with the text of an address ("an address is tcp:HOST:PORT or unix:/PATH"). Resolves nothing. */
+const char *config_address_wrong(const char *text);
 #endif

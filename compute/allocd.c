@@ -713,7 +713,7 @@ int main(int argc, char **argv)
     const char *config_path = NULL, *why = "";
     const struct cli_option options[] = {
         {"config", CLI_STRING, &config_path, "FILE", "where the cluster is ($TARN_CONFIG, /etc/tarn/tarn.conf)", 0, 0},
-        {"listen", CLI_STRING, &start.listen, "ADDRESS", "where agents connect (tcp:127.0.0.1:0)", 0, 0},
+        {"listen", CLI_ADDRESS, &start.listen, "ADDRESS", "where agents connect (tcp:127.0.0.1:0)", 0, 0},
     };
     int n_args = 0;
     log_init("tarn-allocd");

@@ -30,6 +30,7 @@ struct process {
     struct gate gate;
     struct io_listener *listener;
     int signal_fd;
+    bool ready;
     int exit_code;
 };
 
@@ -37,7 +38,7 @@ static void parse(int argc, char **argv, struct arguments *a)
 {
     const struct cli_option options[] = {
         {"config", CLI_STRING, &a->config, "FILE", "the cluster's configuration (default: TARN_CONFIG)", 0, 0},
-        {"listen", CLI_STRING, &a->listen, "ADDR", "tcp:HOST:PORT, port 0 for any (default " LISTEN_DEFAULT ")", 0, 0},
+        {"listen", CLI_ADDRESS, &a->listen, "ADDR", "tcp:HOST:PORT, port 0 for any (default " LISTEN_DEFAULT ")", 0, 0},
         {"domain", CLI_STRING, &a->domain, "NAME", "buckets are also hosts of this domain: BUCKET.NAME", 0, 0},
         {"connections", CLI_UINT, &a->connections, "N", "served at a time; past it the answer is 503 (default 1024)", 1, 100000},
     };
@@ -83,6 +84,14 @@ static void wait_for_signal(struct process *p)
         log_info("signal %u: finishing what is under way", info.ssi_signo);
 }
 
+/* A signal before anything is served ends the start: nobody waits for us. */
+static void watch_start(void *arg)
+{
+    struct process *p = arg;
+    if (io_poll(p->gate.io, p->signal_fd, POLLIN, 0) > 0 && !p->ready)
+        io_stop(p->gate.io);
+}
+
 /* A second signal does not wait: clients ask again. */
 static void watch_second(void *arg)
 {
@@ -102,7 +111,7 @@ static int ask_once(struct process *p)
         tarn__status_reply__free_unpacked(status, NULL);
     else if (r == -E_AUTH)
         cli_complain("cannot join the cluster: the key in %s is not the cluster's key", p->config.path);
-    else
+    else if (r != -E_CANCELED) /* a signal: see watch_start() */
         cli_complain("cannot reach the metadata service named in %s: %s", p->config.path, err_sentence(r));
     return r;
 }
@@ -148,8 +157,11 @@ static void main_fiber(void *arg)
     if (r < 0)
         cli_complain("cannot listen on %s: %s", address, err_sentence(r));
     else
+        r = fiber_spawn(p->gate.io, "start-signal", watch_start, p);
+    if (r == 0)
         r = open_gate(p);
     if (r == 0) {
+        p->ready = true;
         printf("ready %s\n", io_listener_address(p->listener));
         fflush(stdout);
         wait_for_signal(p);

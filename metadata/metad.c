@@ -118,7 +118,7 @@ int main(int argc, char **argv)
         {"id", CLI_UINT, &metad.id, "N", "which replica this is: position in the list `meta`", 1,
          CONFIG_META_MAX},
         {"dir", CLI_STRING, &metad.dir, "DIR", "its log, snapshots and tables", 0, 0},
-        {"listen", CLI_STRING, &metad.listen, "ADDRESS",
+        {"listen", CLI_ADDRESS, &metad.listen, "ADDRESS",
          "where to serve (default: its address in the configuration)", 0, 0},
     };
     int n_args;

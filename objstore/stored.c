@@ -39,7 +39,7 @@ static void parse(int argc, char **argv, struct arguments *a)
     const struct cli_option options[] = {
         {"config", CLI_STRING, &a->config, "FILE", "the cluster's configuration (default: TARN_CONFIG)", 0, 0},
         {"dir", CLI_STRING, &a->dir, "DIR", "where the chunks are kept; made when it is not there", 0, 0},
-        {"listen", CLI_STRING, &a->listen, "ADDR", "tcp:HOST:PORT, port 0 for any (default tcp:127.0.0.1:0)", 0, 0},
+        {"listen", CLI_ADDRESS, &a->listen, "ADDR", "tcp:HOST:PORT, port 0 for any (default tcp:127.0.0.1:0)", 0, 0},
         {"local", CLI_STRING, &a->local, "ADDR", "unix:/PATH for clients on this machine", 0, 0},
         {"host", CLI_STRING, &a->host, "NAME", "the name schedulers know this node by (default: the host name)", 0, 0},
         {"rack", CLI_STRING, &a->rack, "NAME", "copies are spread over racks (default: rack-1)", 0, 0},
