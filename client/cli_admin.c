@@ -63,7 +63,7 @@ int command_node(int argc, char **argv)
     int n_args = 0;
     cli_parse(argc, argv, "tarn node ls", "Lists the storage nodes.", options, ARRAY_SIZE(options), &n_args);
     if (n_args != 1 || strcmp(argv[1], "ls") != 0) {
-        cli_complain("tarn node knows the word 'ls'");
+        cli_complain("node takes the word 'ls'; see tarn node --help");
         return CLI_USAGE;
     }
     return cli_exit_for(admin_run(config, false, 0, node_ls, &ls));
@@ -138,7 +138,7 @@ int command_status(int argc, char **argv)
     cli_parse(argc, argv, "tarn status", "Tells whether the data is safe. Exit code 1 when it is not.", options,
               ARRAY_SIZE(options), &n_args);
     if (n_args != 0) {
-        cli_complain("tarn status takes no arguments");
+        cli_complain("status takes no arguments");
         return CLI_USAGE;
     }
     int err = admin_run(config, false, 0, status_fiber, &status);

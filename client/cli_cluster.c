@@ -1,6 +1,7 @@
 /* tarn cluster up, down, status: a whole cluster as processes of this machine. */
 #include "cluster.h"
 #include "commands.h"
+#include "mounts.h"
 #include "out.h"
 
 #include "common/err.h"
@@ -96,7 +97,7 @@ static int health_fiber(struct meta *meta, void *arg)
 
 /* ---- up */
 
-static int start_all(const struct cluster_plan *plan, bool json)
+static int start_all(const struct cluster *cluster, const struct cluster_plan *plan)
 {
     pid_t pids[CLUSTER_PROGRAMS_MAX] = {0};
     uint64_t offsets[CLUSTER_PROGRAMS_MAX];
@@ -118,8 +119,11 @@ static int start_all(const struct cluster_plan *plan, bool json)
         int exit_code = 0, err = pids[i] != 0 ? program_wait_ready(program, pids[i], offsets[i], READY_TIMEOUT_MS, &exit_code, why) : 0;
         if (err == 0)
             continue;
-        if (err == -E_IO)
-            cli_complain("%s ended with exit code %d: %s", program->name, exit_code, why);
+        if (err == -E_IO && exit_code == CLI_NO_SPACE)
+            cli_complain("cannot start %s: no space is left in %s", program->name, cluster->dir);
+        else if (err == -E_IO)
+            cli_complain("cannot start %s, it ended with exit code %d: %s", program->name, exit_code,
+                         why[0] != '\0' ? why : "its log is empty");
         else
             cli_complain("%s is not ready after %u s; see %s/%s.log", program->name, READY_TIMEOUT_MS / 1000, plan->log_dir, program->name);
         return err == -E_IO && exit_code != 0 ? exit_code : CLI_FAILED;
@@ -198,7 +202,7 @@ static int up(const struct cluster_args *args)
         return code;
     struct cluster_plan plan;
     cluster_plan(&cluster, &plan);
-    code = start_all(&plan, args->json);
+    code = start_all(&cluster, &plan);
     if (code == CLI_OK) {
         char config[256];
         snprintf(config, sizeof config, "%s/tarn.conf", cluster.dir);
@@ -220,54 +224,37 @@ static int up(const struct cluster_args *args)
 
 /* ---- down */
 
-/* Undoes the octal escapes of /proc/self/mountinfo in place. */
-static void unescape(char *text)
+/* Mounts of this cluster have the source tarn:CLUSTERID. */
+static int unmount_one(void *arg, const char *point, const char *source)
 {
-    char *out = text;
-    for (char *in = text; *in != '\0';) {
-        unsigned value;
-        if (in[0] == '\\' && sscanf(in + 1, "%3o", &value) == 1) {
-            *out++ = (char)value;
-            in += 4;
-        } else {
-            *out++ = *in++;
-        }
+    const uint64_t *cluster_id = arg;
+    char want[64];
+    snprintf(want, sizeof want, "tarn:%016llx", (unsigned long long)*cluster_id);
+    if (strcmp(source, want) == 0 && umount2(point, UMOUNT_NOFOLLOW) < 0) {
+        cli_complain("%s is in use; it is detached and ends when its last file is closed", point);
+        umount2(point, UMOUNT_NOFOLLOW | MNT_DETACH);
     }
-    *out = '\0';
+    return 0;
 }
 
-/* Mounts of this cluster have the source tarn:CLUSTERID. */
-static void unmount_all(uint64_t cluster_id)
+static int no_cluster(const char *dir, int err)
 {
-    char want[64], line[8192], point[PATH_MAX], source[256];
-    snprintf(want, sizeof want, "tarn:%016llx", (unsigned long long)cluster_id);
-    FILE *file = fopen("/proc/self/mountinfo", "re");
-    while (file != NULL && fgets(line, sizeof line, file) != NULL) {
-        char *rest = strstr(line, " - ");
-        if (rest == NULL || sscanf(line, "%*s %*s %*s %*s %4095s", point) != 1 || sscanf(rest, " - %*s %255s", source) != 1 ||
-            strcmp(source, want) != 0)
-            continue;
-        unescape(point);
-        if (umount2(point, UMOUNT_NOFOLLOW) < 0) {
-            cli_complain("%s is in use; it is detached and ends when its last file is closed", point);
-            umount2(point, UMOUNT_NOFOLLOW | MNT_DETACH);
-        }
-    }
-    if (file != NULL)
-        fclose(file);
+    if (err == -E_NOENT)
+        cli_complain("there is no cluster in %s; --dir names its directory", dir);
+    else
+        cli_complain("cannot read %s/cluster.state: %s", dir, err_sentence(err));
+    return cli_exit_for(err);
 }
 
 static int down(const struct cluster_args *args)
 {
     struct cluster cluster;
     int err = cluster_load(args->dir, &cluster);
-    if (err != 0) {
-        cli_complain("there is no cluster in %s: %s", args->dir, err_sentence(err));
-        return cli_exit_for(err);
-    }
+    if (err != 0)
+        return no_cluster(args->dir, err);
     struct cluster_plan plan;
     cluster_plan(&cluster, &plan);
-    unmount_all(cluster.cluster_id);
+    mounts_each(unmount_one, &cluster.cluster_id);
     stop_all(&plan);
     cluster_plan_fini(&plan);
     if (args->json)
@@ -283,10 +270,8 @@ static int status(const struct cluster_args *args)
 {
     struct cluster cluster;
     int err = cluster_load(args->dir, &cluster);
-    if (err != 0) {
-        cli_complain("there is no cluster in %s: %s", args->dir, err_sentence(err));
-        return cli_exit_for(err);
-    }
+    if (err != 0)
+        return no_cluster(args->dir, err);
     struct cluster_plan plan;
     cluster_plan(&cluster, &plan);
     unsigned running = 0;
@@ -330,6 +315,6 @@ int command_cluster(int argc, char **argv)
         return down(&args);
     if (n_args == 1 && strcmp(argv[1], "status") == 0)
         return status(&args);
-    cli_complain("tarn cluster takes one of up, down, status");
+    cli_complain("cluster takes one of the words up, down, status");
     return CLI_USAGE;
 }

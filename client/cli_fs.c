@@ -35,7 +35,7 @@ int command_failed(const char *what, const char *path)
 
 static int usage_error(const char *command, const char *needs)
 {
-    cli_complain("%s needs %s; see %s --help", command, needs, command);
+    cli_complain("%s needs %s; see tarn %s --help", command, needs, command);
     return CLI_USAGE;
 }
 
@@ -54,9 +54,16 @@ static void print_stat_json(const char *path, const struct stat *st)
 {
     char mode[8];
     snprintf(mode, sizeof mode, "%04o", (unsigned)(st->st_mode & 07777));
-    out_json("{s:s,s:s,s:I,s:s,s:i,s:i,s:i,s:I,s:I}", "path", path, "type", type_name(st->st_mode), "size",
+    _cleanup_free_ char *shown = out_utf8(path);
+    out_json("{s:s,s:s,s:I,s:s,s:i,s:i,s:i,s:I,s:I}", "path", shown, "type", type_name(st->st_mode), "size",
              (long long)st->st_size, "mode", mode, "uid", (int)st->st_uid, "gid", (int)st->st_gid, "nlink",
              (int)st->st_nlink, "mtime", (long long)st->st_mtim.tv_sec, "ino", (long long)st->st_ino);
+}
+
+static void print_done(const char *what, const char *path)
+{
+    _cleanup_free_ char *shown = out_utf8(path);
+    out_json("{s:s}", what, shown);
 }
 
 /* ---- ls */
@@ -198,6 +205,24 @@ static int remove_tree(struct tarn *tarn, const char *path)
     return err == 0 ? tarn_rmdir(tarn, path) : err;
 }
 
+/* What rm does not do, whatever the options: a mistyped variable before a slash must not empty the cluster. */
+static bool is_root(const char *path)
+{
+    return path[0] == '/' && path[strspn(path, "/.")] == '\0';
+}
+
+static int remove_one(struct tarn *tarn, const char *path, bool recursive, bool force)
+{
+    if (is_root(path)) {
+        cli_complain("cannot remove %s: it is the root of the tree; name what is to go", path);
+        return CLI_USAGE;
+    }
+    int err = tarn_unlink(tarn, path);
+    if (err == -EISDIR || err == -EPERM)
+        err = recursive ? remove_tree(tarn, path) : tarn_rmdir(tarn, path);
+    return err < 0 && !(force && err == -ENOENT) ? command_failed("remove", path) : CLI_OK;
+}
+
 int command_rm(int argc, char **argv)
 {
     bool json = false, recursive = false, force = false;
@@ -211,18 +236,15 @@ int command_rm(int argc, char **argv)
     cli_parse(argc, argv, "tarn rm [--recursive] PATH...", "Removes files, empty directories, or trees.", options,
               ARRAY_SIZE(options), &n_args);
     if (n_args == 0)
-        return usage_error("tarn rm", "a path");
+        return usage_error("rm", "a path");
     struct tarn *tarn = command_open(config, &code);
     if (tarn == NULL)
         return code;
     for (int i = 1; i <= n_args; i++) {
-        int err = tarn_unlink(tarn, argv[i]);
-        if (err == -EISDIR || err == -EPERM)
-            err = recursive ? remove_tree(tarn, argv[i]) : tarn_rmdir(tarn, argv[i]);
-        if (err < 0 && !(force && err == -ENOENT))
-            code = command_failed("remove", argv[i]);
-        else if (json)
-            out_json("{s:s}", "removed", argv[i]);
+        int one = remove_one(tarn, argv[i], recursive, force);
+        if (one == CLI_OK && json)
+            print_done("removed", argv[i]);
+        code = code != CLI_OK ? code : one;
     }
     tarn_close(tarn);
     return code;
@@ -249,7 +271,7 @@ int command_stat(int argc, char **argv)
     cli_parse(argc, argv, "tarn stat PATH...", "Shows type, size, owner and times.", options, ARRAY_SIZE(options),
               &n_args);
     if (n_args == 0)
-        return usage_error("tarn stat", "a path");
+        return usage_error("stat", "a path");
     struct tarn *tarn = command_open(config, &code);
     if (tarn == NULL)
         return code;
@@ -278,7 +300,7 @@ int command_mkdir(int argc, char **argv)
     cli_parse(argc, argv, "tarn mkdir [--parents] PATH...",
               "Makes directories. One right under / is a bucket.", options, ARRAY_SIZE(options), &n_args);
     if (n_args == 0)
-        return usage_error("tarn mkdir", "a path");
+        return usage_error("mkdir", "a path");
     struct tarn *tarn = command_open(config, &code);
     if (tarn == NULL)
         return code;
@@ -286,7 +308,7 @@ int command_mkdir(int argc, char **argv)
         if (tarn_mkdir(tarn, argv[i], 0755, parents) < 0)
             code = command_failed("make directory", argv[i]);
         else if (json)
-            out_json("{s:s}", "made", argv[i]);
+            print_done("made", argv[i]);
     }
     tarn_close(tarn);
     return code;
@@ -301,7 +323,7 @@ int command_mv(int argc, char **argv)
     cli_parse(argc, argv, "tarn mv FROM TO", "Renames a file or directory; into TO when that is a directory.",
               options, ARRAY_SIZE(options), &n_args);
     if (n_args != 2)
-        return usage_error("tarn mv", "two paths");
+        return usage_error("mv", "two paths");
     struct tarn *tarn = command_open(config, &code);
     if (tarn == NULL)
         return code;
@@ -313,10 +335,12 @@ int command_mv(int argc, char **argv)
         if (join(to, base != NULL ? base + 1 : argv[1], &inside) == 0)
             to = inside;
     }
-    if (tarn_rename(tarn, argv[1], to) < 0)
+    if (tarn_rename(tarn, argv[1], to) < 0) {
         code = command_failed("rename", argv[1]);
-    else if (json)
-        out_json("{s:s,s:s}", "from", argv[1], "to", to);
+    } else if (json) {
+        _cleanup_free_ char *from_text = out_utf8(argv[1]), *to_text = out_utf8(to);
+        out_json("{s:s,s:s}", "from", from_text, "to", to_text);
+    }
     tarn_close(tarn);
     return code;
 }
@@ -329,12 +353,13 @@ struct locate {
 
 static void locate_json(const char *path, const struct stat *st, const struct tarn_location *location)
 {
+    _cleanup_free_ char *shown = out_utf8(path);
     if (location == NULL) {
-        out_json("{s:s,s:I,s:b}", "path", path, "size", (long long)st->st_size, "inline", true);
+        out_json("{s:s,s:I,s:b}", "path", shown, "size", (long long)st->st_size, "inline", true);
         return;
     }
     for (unsigned i = 0; i < location->n_nodes; i++)
-        out_json("{s:s,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b}", "path", path, "size", (long long)st->st_size, "offset",
+        out_json("{s:s,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b}", "path", shown, "size", (long long)st->st_size, "offset",
                  (long long)location->offset, "length", (long long)location->length, "chunk",
                  (long long)location->chunk, "generation", (long long)location->generation, "node",
                  (int)location->nodes[i].node, "host", location->nodes[i].host, "rack", location->nodes[i].rack, "up",
@@ -382,7 +407,7 @@ int command_locate(int argc, char **argv)
     cli_parse(argc, argv, "tarn locate [--recursive] [--format NAME] PATH...",
               "Shows for every chunk which nodes hold it, the primary first.", options, ARRAY_SIZE(options), &n_args);
     if (n_args == 0)
-        return usage_error("tarn locate", "a path");
+        return usage_error("locate", "a path");
     if (format != NULL && strcmp(format, "json") != 0 && strcmp(format, "hosts") != 0 && strcmp(format, "table") != 0) {
         cli_complain("--format takes table, json or hosts, not '%s'", format);
         return CLI_USAGE;

@@ -357,16 +357,19 @@ static int submit_job(struct job_client *client, void *arg)
     return CLI_OK;
 }
 
-static char *read_file(const char *path, size_t *ret_len)
+/* NULL after a complaint; then *ret_exit is the exit code. */
+static char *read_file(const char *path, size_t *ret_len, int *ret_exit)
 {
     FILE *file = strcmp(path, "-") == 0 ? stdin : fopen(path, "re");
     if (file == NULL) {
+        *ret_exit = cli_exit_for(err_from_errno(errno));
         cli_complain("cannot open %s: %s", path, strerror(errno));
         return NULL;
     }
     char *text = malloc(JOB_DOC_BYTES_MAX + 1);
     *ret_len = text != NULL ? fread(text, 1, JOB_DOC_BYTES_MAX + 1, file) : 0;
     if (text == NULL || ferror(file)) {
+        *ret_exit = cli_exit_for(err_from_errno(errno));
         cli_complain("cannot read %s: %s", path, strerror(errno));
         free(text);
         text = NULL;
@@ -395,15 +398,15 @@ static int cli_job_submit(int argc, char **argv, const char *config)
     char why[JOB_DOC_WHY];
     size_t len = 0;
     struct job_doc *doc = NULL;
-    _cleanup_free_ char *text = read_file(argv[1], &len);
+    int exit_code = CLI_OK;
+    _cleanup_free_ char *text = read_file(argv[1], &len, &exit_code);
     if (text == NULL)
-        return CLI_NOT_FOUND;
+        return exit_code;
     int err = job_doc_parse(text, len, &doc, why);
     if (err != 0) {
         cli_complain("cannot submit %s: %s", argv[1], err == -E_INVAL ? why : err_sentence(err));
         return CLI_USAGE;
     }
-    int exit_code = CLI_OK;
     size_t n = doc->n_inputs + (size_t)n_args - 1;
     char **inputs = realloc(doc->inputs, (n + 1) * sizeof *inputs);
     if (inputs != NULL) {

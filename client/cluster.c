@@ -209,14 +209,18 @@ int cluster_create(const char *dir, unsigned nodes, unsigned meta, unsigned rack
 {
     struct cluster cluster = {.nodes = nodes, .meta = meta, .racks = racks, .slots = 1};
     char real[PATH_MAX];
+    if (strlen(dir) > 200) {
+        snprintf(why, 256, "the path %.110s... is too long for sockets in it: choose a --dir of at most 90 characters", dir);
+        return -E_USAGE;
+    }
     if ((mkdir(dir, 0755) < 0 && errno != EEXIST) || realpath(dir, real) == NULL) {
         snprintf(why, 256, "cannot make the directory %.150s: %s", dir, strerror(errno));
         return err_from_errno(errno);
     }
     /* A unix socket's path has at most 107 bytes; ours is DIR/run/stored-NN. */
     if (strlen(real) + sizeof "/run/stored-64" > sizeof((struct sockaddr_un *)0)->sun_path) {
-        snprintf(why, 256, "the path of %.120s is too long for sockets in it: choose a directory with at most 90 characters", real);
-        return -E_NAMETOOLONG;
+        snprintf(why, 256, "the path %.110s... is too long for sockets in it: choose a --dir of at most 90 characters", real);
+        return -E_USAGE;
     }
     snprintf(cluster.dir, sizeof cluster.dir, "%.199s", real);
     hex_random(cluster.key, 32);

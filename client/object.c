@@ -48,7 +48,7 @@ struct put {
     char *parent_path, *path;
     bool parent_nofollow;
     uint32_t mode, copies;
-    bool exclusive, no_inline;
+    bool exclusive, file, no_inline;
 
     uint64_t upload; /* 0 = no chunk yet */
     struct put_chunk *chunks[CHUNKS_AT_ONCE]; /* those not synced yet, by index modulo */
@@ -118,6 +118,7 @@ int put_begin(struct meta *meta, struct stores *stores, const struct put_options
     put->mode = options->mode ? options->mode : 0644;
     put->copies = options->copies;
     put->exclusive = options->exclusive;
+    put->file = options->file;
     put->no_inline = options->no_inline;
     int r = put->parent_path && put->path ? cred_copy(put, options->cred) : -E_NOMEM;
     if (r < 0) {
@@ -414,6 +415,7 @@ static void object_fill(struct put *put, struct object_parts *parts, Tarn__NewOb
     object->path = put->path;
     object->mode = put->mode;
     object->exclusive = put->exclusive;
+    object->file = put->file;
     if (put->n_chunks == 0) {
         object->data = (ProtobufCBinaryData){.data = put->filling, .len = put->filled};
         return;

@@ -13,6 +13,7 @@ struct put_options {
     uint32_t mode;            /* 0 = 0644 */
     uint32_t copies;          /* 0 = the directory's policy */
     bool exclusive;
+    bool file;                /* NewObject.file: nothing but a file is replaced */
     uint64_t expected_size;   /* 0 = not known */
     bool no_inline;           /* always in chunks: NewObject.from can take them over later */
 };

@@ -1,5 +1,6 @@
 #include "out.h"
 
+#include "common/check.h"
 #include "common/cli.h"
 
 #include <jansson.h>
@@ -17,14 +18,39 @@ void out_json(const char *fmt, ...)
     json_error_t why;
     json_t *value = json_vpack_ex(&why, 0, fmt, args);
     va_end(args);
-    if (value == NULL) {
-        /* Names are bytes; JSON is UTF-8. A name that is not gets refused here, not misprinted. */
-        cli_complain("cannot print a value as JSON: %s", why.text);
-        return;
-    }
+    CHECK(value != NULL); /* names went through out_utf8() */
     json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
     putchar('\n');
     json_decref(value);
+}
+
+/* Bytes of the UTF-8 character at `text`; 0 when there is none (RFC 3629, section 4). */
+static size_t utf8_length(const uint8_t *text)
+{
+    uint8_t first = text[0], low = 0x80, high = 0xbf;
+    size_t n = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+    if (first == 0xe0 || first == 0xf0)
+        low = first == 0xe0 ? 0xa0 : 0x90;
+    else if (first == 0xed || first == 0xf4)
+        high = first == 0xed ? 0x9f : 0x8f;
+    for (size_t i = 1; i < n; i++, low = 0x80, high = 0xbf)
+        if (text[i] < low || text[i] > high)
+            return 0;
+    return n;
+}
+
+char *out_utf8(const char *text)
+{
+    char *copy = malloc(3 * strlen(text) + 1), *out = copy;
+    CHECK(copy != NULL);
+    while (*text != '\0') {
+        size_t n = utf8_length((const uint8_t *)text);
+        memcpy(out, n != 0 ? text : "\xef\xbf\xbd", n != 0 ? n : 3);
+        out += n != 0 ? n : 3;
+        text += n != 0 ? n : 1;
+    }
+    *out = '\0';
+    return copy;
 }
 
 static uint64_t now_ms(void)

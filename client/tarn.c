@@ -189,6 +189,7 @@ struct path_call {
     const char *path;
     struct split at, to;
     const char *target;
+    char *link; /* out: owned by the caller */
     mode_t mode;
     bool parents, directory;
     struct stat *stat;
@@ -223,7 +224,9 @@ static int64_t stat_run(struct loop_call *call)
 int tarn_stat(struct tarn *tarn, const char *path, struct stat *ret)
 {
     struct path_call c = {.path = path, .stat = ret};
-    int r = path[0] == '/' ? (int)loop_call(tarn, &c.call, stat_run) : -E_INVAL;
+    if (path[0] != '/')
+        return public_error_relative("stat", path);
+    int r = (int)loop_call(tarn, &c.call, stat_run);
     return r < 0 ? public_error(r, c.call.detail, "stat %s", path) : 0;
 }
 
@@ -243,6 +246,8 @@ static int64_t mkdir_run(struct loop_call *call)
 int tarn_mkdir(struct tarn *tarn, const char *path, mode_t mode, bool parents)
 {
     struct path_call c = {.mode = mode, .parents = parents};
+    if (path[0] != '/')
+        return public_error_relative("make the directory", path);
     int r = path_split(path, &c.at);
     if (r == 0 && !c.at.name[0])
         r = parents ? 0 : -E_EXIST; /* the root */
@@ -258,16 +263,19 @@ static int64_t unlink_run(struct loop_call *call)
     request.parent = &c->at.parent;
     request.name = (char *)c->at.name;
     request.directory = c->directory;
-    request.prune = !c->directory;
     return simple(c, OP_UNLINK, &request.base, &request.ctx);
 }
 
 static int remove_path(struct tarn *tarn, const char *path, bool directory)
 {
     struct path_call c = {.directory = directory};
+    if (path[0] != '/')
+        return public_error_relative("remove", path);
     int r = path_split(path, &c.at);
+    if (r == 0 && !c.at.name[0])
+        return public_error_why(-E_PERM, "remove /", "it is the root of the tree");
     if (r == 0)
-        r = c.at.name[0] ? (int)loop_call(tarn, &c.call, unlink_run) : -E_BUSY;
+        r = (int)loop_call(tarn, &c.call, unlink_run);
     return r < 0 ? public_error(r, c.call.detail, "remove %s", path) : 0;
 }
 
@@ -295,9 +303,14 @@ static int64_t rename_run(struct loop_call *call)
 int tarn_rename(struct tarn *tarn, const char *from, const char *to)
 {
     struct path_call c = {0};
+    if (from[0] != '/' || to[0] != '/')
+        return public_error_relative("rename", from[0] != '/' ? from : to);
     int r = path_split(from, &c.at);
     if (r == 0)
         r = path_split(to, &c.to);
+    size_t n = strlen(from);
+    if (r == 0 && strncmp(to, from, n) == 0 && to[n] == '/' && c.to.name[0])
+        return public_error_why(-E_INVAL, "rename", "a directory cannot move into itself");
     if (r == 0)
         r = c.at.name[0] && c.to.name[0] ? (int)loop_call(tarn, &c.call, rename_run) : -E_INVAL;
     return r < 0 ? public_error(r, c.call.detail, "rename %s to %s", from, to) : 0;
@@ -319,10 +332,45 @@ static int64_t symlink_run(struct loop_call *call)
 int tarn_symlink(struct tarn *tarn, const char *target, const char *path)
 {
     struct path_call c = {.target = target};
+    if (path[0] != '/')
+        return public_error_relative("make the symbolic link", path);
     int r = path_split(path, &c.at);
     if (r == 0)
         r = c.at.name[0] ? (int)loop_call(tarn, &c.call, symlink_run) : -E_EXIST;
     return r < 0 ? public_error(r, c.call.detail, "make the symbolic link %s", path) : 0;
+}
+
+static int64_t readlink_run(struct loop_call *call)
+{
+    struct path_call *c = container_of(call, struct path_call, call);
+    Tarn__Where where = TARN__WHERE__INIT;
+    where.path = (char *)c->path;
+    where.nofollow = true;
+    Tarn__Lookup request = TARN__LOOKUP__INIT;
+    request.where = &where;
+    Tarn__LookupReply *reply = NULL;
+    int r = meta_call(call->tarn->meta, OP_LOOKUP, &request.base, &request.ctx, &call->tarn->cred,
+                      &tarn__lookup_reply__descriptor, &reply, call->detail);
+    if (r < 0)
+        return r;
+    if (!reply->attr || reply->attr->type != TARN__FILE_TYPE__FT_SYMLINK)
+        r = -E_INVAL;
+    else
+        r = (c->link = strdup(reply->target)) ? 0 : -E_NOMEM;
+    tarn__lookup_reply__free_unpacked(reply, NULL);
+    return r;
+}
+
+int tarn_readlink(struct tarn *tarn, const char *path, char **ret_target)
+{
+    if (path[0] != '/')
+        return public_error_relative("read the symbolic link", path);
+    struct path_call c = {.path = path};
+    int r = (int)loop_call(tarn, &c.call, readlink_run);
+    if (r < 0)
+        return public_error(r, c.call.detail, "read the symbolic link %s", path);
+    *ret_target = c.link;
+    return 0;
 }
 
 /* ------------------------------------------------------------------ listing */
@@ -365,10 +413,11 @@ int tarn_list(struct tarn *tarn, const char *path, tarn_entry_fn fn, void *arg)
 {
     char after[256] = "";
     bool end = false;
-    int r = path[0] == '/' ? 0 : -E_INVAL;
-    while (r == 0 && !end) {
+    if (path[0] != '/')
+        return public_error_relative("list", path);
+    while (!end) {
         struct list_call c = {.path = path, .after = after};
-        r = (int)loop_call(tarn, &c.call, list_run);
+        int r = (int)loop_call(tarn, &c.call, list_run);
         if (r < 0)
             return public_error(r, c.call.detail, "list %s", path);
         int stop = list_page(c.reply, fn, arg);
@@ -380,5 +429,5 @@ int tarn_list(struct tarn *tarn, const char *path, tarn_entry_fn fn, void *arg)
         if (stop != 0)
             return stop;
     }
-    return r < 0 ? public_error(r, NULL, "list %s", path) : 0;
+    return 0;
 }

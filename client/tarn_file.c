@@ -120,7 +120,7 @@ int tarn_file_open(struct tarn *tarn, const char *path, int flags, mode_t mode, 
     if (!file || !path_copy || path[0] != '/') {
         free(path_copy);
         free(file);
-        return public_error(path[0] == '/' ? -E_NOMEM : -E_INVAL, NULL, "open %s", path);
+        return path[0] == '/' ? public_error(-E_NOMEM, NULL, "open %s", path) : public_error_relative("open", path);
     }
     file->tarn = tarn;
     file->flags = flags;
@@ -338,6 +338,7 @@ static int64_t put_begin_run(struct loop_call *call)
         .path = c->put->path + strspn(c->put->path, "/"),
         .mode = c->mode & 07777,
         .copies = c->copies,
+        .file = true,
     };
     tarn__where__init(&options.parent);
     return put_begin(tarn->meta, tarn->stores, &options, &c->put->put);
@@ -351,8 +352,10 @@ static void tarn_put_free(struct tarn_put *put)
 
 int tarn_put_begin(struct tarn *tarn, const char *path, mode_t mode, unsigned copies, struct tarn_put **ret)
 {
-    if (path[0] != '/' || path[strspn(path, "/")] == '\0')
-        return public_error(-E_INVAL, NULL, "put %s", path);
+    if (path[0] != '/')
+        return public_error_relative("put", path);
+    if (path[strspn(path, "/")] == '\0')
+        return public_error(-E_ISDIR, NULL, "put %s", path);
     struct tarn_put *put = calloc(1, sizeof *put);
     if (!put)
         return public_error(-E_NOMEM, NULL, "put %s", path);

@@ -41,6 +41,8 @@ void loop_stop(struct tarn *tarn);
 int public_error(int err, const char *detail, const char *fmt, ...) _printf_(3, 4);
 /* The same with words of one's own instead of the code's. */
 int public_error_why(int err, const char *what, const char *why);
+/* For a path that is not absolute. */
+int public_error_relative(const char *what, const char *path);
 void attr_to_stat(const Tarn__Attr *attr, struct stat *ret);
 
 #endif

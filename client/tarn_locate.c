@@ -69,7 +69,7 @@ static int locate_file(const Tarn__LocatedFile *file, tarn_location_fn fn, void 
 int tarn_locate(struct tarn *tarn, const char *path, bool recursive, tarn_location_fn fn, void *arg)
 {
     if (path[0] != '/')
-        return public_error(-E_INVAL, NULL, "locate %s", path);
+        return public_error_relative("locate", path);
     char *after = strdup("");
     int r = after ? 0 : -E_NOMEM, stop = 0;
     char detail[160] = "";

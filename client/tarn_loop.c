@@ -106,6 +106,13 @@ int public_error_why(int err, const char *what, const char *why)
     return -err_to_errno(err);
 }
 
+int public_error_relative(const char *what, const char *path)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%s %s", what, path);
+    return public_error_why(-E_USAGE, text, "paths of the cluster begin with '/'");
+}
+
 int public_error(int err, const char *detail, const char *fmt, ...)
 {
     char what[512], why[256];

@@ -35,7 +35,8 @@ enum ns_walk_flags {
     NS_NOFOLLOW = 1, /* a symbolic link in the last component is the answer */
     NS_MAY_MISS = 2, /* the last component may be missing: found = false */
     NS_MKDIRS = 4,   /* missing directories on the way are made */
-    NS_IMPLICIT = 8  /* … for an object's key: flagged, and a file in the way moves to NS_SELF */
+    NS_IMPLICIT = 8, /* … for an object's key: flagged, and a file in the way moves to NS_SELF */
+    NS_FILES_STAY = 16 /* … but not a file in the way: -E_NOTDIR */
 };
 struct ns_walk {
     bool found;

@@ -42,10 +42,11 @@ static int place(struct tables *t, const Tarn__NewObject *o, struct ns_walk *ret
     int err = ns_where_dir(t, o->parent, 0, &parent);
     if (err != 0)
         return err;
-    err = ns_walk(t, parent.ino, o->path, NS_NOFOLLOW | NS_MAY_MISS | NS_MKDIRS | NS_IMPLICIT, ret);
+    unsigned flags = NS_NOFOLLOW | NS_MAY_MISS | NS_MKDIRS | NS_IMPLICIT;
+    err = ns_walk(t, parent.ino, o->path, o->file ? flags | NS_FILES_STAY : flags, ret);
     if (err != 0 || !ret->found || ret->inode.type != TARN__FILE_TYPE__FT_DIR)
         return err;
-    if (ret->dir.ino == 0 || ret->inode.ino == MD_ROOT)
+    if (o->file || ret->dir.ino == 0 || ret->inode.ino == MD_ROOT)
         return -E_ISDIR;
     _cleanup_(inode_fini) struct inode dir = ret->inode;
     ret->inode = (struct inode){0};

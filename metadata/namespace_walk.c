@@ -156,7 +156,8 @@ static int step(struct walker *w, struct ns_walk *ret, bool *ret_end)
     if (err == 0 && child.type == TARN__FILE_TYPE__FT_SYMLINK &&
         (!last || w->slash_behind || !(w->flags & NS_NOFOLLOW)))
         return follow(w, &child);
-    if (err == 0 && !last && (w->flags & NS_IMPLICIT) && child.type == TARN__FILE_TYPE__FT_FILE)
+    if (err == 0 && !last && (w->flags & (NS_IMPLICIT | NS_FILES_STAY)) == NS_IMPLICIT &&
+        child.type == TARN__FILE_TYPE__FT_FILE)
         err = step_aside(w, name, &child);
     if (!last) {
         inode_move(&w->at, &child);

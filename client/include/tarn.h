@@ -2,7 +2,7 @@
  *
  * Every call blocks its thread; any number of threads may use one struct tarn. Functions return 0
  * or a byte count, or a negative errno value (-ENOENT); tarn_error() has the sentence.
- * Paths are absolute: "/bucket/key". Offsets and sizes are bytes. */
+ * Paths are absolute: "/bucket/key". Offsets and sizes are bytes. unlink and rename do what POSIX says. */
 #ifndef TARN_H
 #define TARN_H
 
@@ -34,6 +34,7 @@ int tarn_unlink(struct tarn *tarn, const char *path);
 int tarn_rmdir(struct tarn *tarn, const char *path);
 int tarn_rename(struct tarn *tarn, const char *from, const char *to);
 int tarn_symlink(struct tarn *tarn, const char *target, const char *path);
+int tarn_readlink(struct tarn *tarn, const char *path, char **ret_target); /* free() it; -EINVAL not a symbolic link */
 /* Calls fn for each entry in name order; a non-zero return ends the listing and is returned. */
 typedef int (*tarn_entry_fn)(void *arg, const char *name, const struct stat *st);
 int tarn_list(struct tarn *tarn, const char *path, tarn_entry_fn fn, void *arg);
@@ -47,7 +48,8 @@ ssize_t tarn_pwrite(struct tarn_file *file, const void *buf, size_t n, off_t off
 int tarn_fsync(struct tarn_file *file);
 int tarn_ftruncate(struct tarn_file *file, off_t size);
 
-/* An object appears whole at tarn_put_commit, durable on every copy, or not at all. */
+/* An object appears whole at tarn_put_commit, durable on every copy, or not at all; it takes the place of a file there.
+ * Missing directories on the way are made. -EISDIR: a directory stands there; -ENOTDIR: a file is on the way. */
 int tarn_put_begin(struct tarn *tarn, const char *path, mode_t mode, unsigned copies, struct tarn_put **ret);
 int tarn_put_write(struct tarn_put *put, const void *buf, size_t n);
 int tarn_put_commit(struct tarn_put *put); /* frees, also on failure */

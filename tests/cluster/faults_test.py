@@ -8,11 +8,17 @@ from harness import TARN, background, digest, main, pattern, wait_until
 BIG = 24 << 20
 
 
+def stored_bytes(c):
+    """Of the upload's parts, which are hidden from listings of the bucket."""
+    return sum(row['size'] for row in c.json('ls', '--recursive', '/.tarn') if row['type'] == 'file') if c.tarn('stat', '/.tarn').code == 0 else 0
+
+
 class Writer:
     """Puts objects one after another until told to stop; remembers which were acknowledged."""
 
     def __init__(self, c, bucket):
         self.c, self.bucket, self.acked, self.refused, self.stop = c, bucket, {}, [], threading.Event()
+        c.bucket(bucket)
 
     def __call__(self):
         i = 0
@@ -84,15 +90,18 @@ def a_mounted_write_goes_on_while_a_store_and_the_leader_die(c):
 
 def s3_clients_retry_over_a_dead_gateway(c):
     assert c.s3cmd('mb', 's3://gate').code == 0
-    data = pattern(BIG, 'gate')
+    data = pattern(8 * BIG, 'gate')
     (c.dir / 'big').write_bytes(data)
-    upload = c.start('s3cmd', '-c', c.dir / 's3cfg', '--no-progress', 'put', c.dir / 'big', 's3://gate/big',
-                     stdout=__import__('subprocess').DEVNULL, stderr=__import__('subprocess').DEVNULL)
+    log = (c.dir / 'upload.log').open('wb')
+    upload = c.start('s3cmd', '-c', c.dir / 's3cfg', '--no-progress', '--limit-rate=40m', 'put', c.dir / 'big', 's3://gate/big',
+                     stdout=log, stderr=log)
+    wait_until(lambda: stored_bytes(c) > BIG, 'the upload to be in its middle')
     c.kill('gatewayd')
     c.restart()
     if upload.wait(300) != 0:  # the client may have given up; nothing half may be visible then
         assert c.s3cmd('info', 's3://gate/big').code != 0
-        assert c.s3cmd('put', c.dir / 'big', 's3://gate/big').code == 0
+        done = c.s3cmd('put', c.dir / 'big', 's3://gate/big')
+        assert done.code == 0, done
     assert digest(c.cat('/gate/big')) == digest(data)
 
 

@@ -62,6 +62,7 @@ class Cluster:
         self.home = self.dir / 'c'
         self.numbers = ['--nodes', str(nodes), '--meta', str(meta), '--racks', str(racks)]
         self.mounts = []
+        self.buckets = set()
         self.env = dict(os.environ, LC_ALL='C.UTF-8')
 
     # ---- life
@@ -123,7 +124,13 @@ class Cluster:
         return done.out
 
     def put(self, path, data):
+        self.bucket(path.split('/')[1])
         self.ok('put', '-', path, input=data)
+
+    def bucket(self, name):
+        if name not in self.buckets:
+            self.ok('mkdir', '--parents', f'/{name}')
+            self.buckets.add(name)
 
     def cat(self, path):
         return self.ok('cat', path)
