@@ -1,8 +1,10 @@
 """The same bytes through every door: the tarn command, S3, the mount."""
 
+import json
 import os
+import subprocess
 
-from harness import digest, main, pattern
+from harness import TARN, digest, main, pattern
 
 SIZES = [0, 1, 4096, 4097, 65536, 1 << 20, (1 << 20) + 7, 20 * (1 << 20) + 12345]
 
@@ -67,11 +69,33 @@ def locate_names_three_nodes_in_two_racks_for_each_chunk(c):
     assert len({r['rack'] for r in rows}) == 2, rows
 
 
+def the_first_copy_is_on_the_writers_own_node(c):
+    for node in (1, 2, 3, 4):
+        done = c.tarn('put', '-', f'/doors/own{node}', '--config', c.home / f'node-{node}/tarn.conf', input=pattern(100000, node))
+        assert done.code == 0, done
+        rows = c.json('locate', f'/doors/own{node}')
+        assert rows[0]['node'] == node and len({r['rack'] for r in rows}) == 2, rows
+
+
+def the_placement_service_tells_what_locate_tells(c):
+    def ask(secret):
+        return c.run('curl', '-sS', '--fail-with-body', '--aws-sigv4', 'aws:amz:us-east-1:tarn', '--user',
+                     f"{c.env['AWS_ACCESS_KEY_ID']}:{secret}", '-H', 'Content-Type: application/json', '-d',
+                     '{"paths": ["/doors/located", "/doors/nowhere"]}', c.env['TARN_API_URL'] + '/placement/locations')
+
+    done = ask(c.env['AWS_SECRET_ACCESS_KEY'])
+    assert done.code == 0, done
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    want = [r['host'] for r in c.json('locate', '/doors/located')]
+    assert rows[0]['path'] == '/doors/located' and rows[0]['chunks'][0]['hosts'] == want, rows
+    assert rows[1]['path'] == '/doors/nowhere' and 'chunks' not in rows[1], rows
+    assert ask('wrong').code != 0
+
+
 def an_object_that_is_replaced_is_never_seen_half(c):
     old, new = pattern(9 << 20, 1), pattern(9 << 20, 2)
     c.put('/doors/swap', old)
-    writer = c.start(os.environ.get('TARN', str(__import__('harness').TARN)), 'put', '-', '/doors/swap',
-                     stdin=__import__('subprocess').PIPE)
+    writer = c.start(TARN, 'put', '-', '/doors/swap', stdin=subprocess.PIPE)
     writer.stdin.write(new[:5 << 20])
     writer.stdin.flush()
     assert digest(c.cat('/doors/swap')) == digest(old)
@@ -84,5 +108,6 @@ def an_object_that_is_replaced_is_never_seen_half(c):
 if __name__ == '__main__':
     main([what_the_command_puts_every_door_reads, what_s3_puts_every_door_reads,
           what_the_mount_writes_every_door_reads, a_listing_is_the_same_through_every_door,
-          locate_names_three_nodes_in_two_racks_for_each_chunk, an_object_that_is_replaced_is_never_seen_half],
+          locate_names_three_nodes_in_two_racks_for_each_chunk, the_first_copy_is_on_the_writers_own_node,
+          the_placement_service_tells_what_locate_tells, an_object_that_is_replaced_is_never_seen_half],
          nodes=4, meta=1, racks=2)
