@@ -11,6 +11,7 @@
 #include "cgroup.h"
 #include "confine.h"
 #include "userland.h"
+#include "words.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -182,7 +183,22 @@ static int confine(const struct order *order)
     return confine_limits_set(&limits);
 }
 
-/* Never returns: on success it is bash; otherwise errno goes through `report`, which exec would close. */
+/* The directories of the task's own PATH (environment.c). Returns when none of them has the program, or it cannot be
+ * executed: bash then says so in its words, with its exit code. */
+static void exec_plain(char *const *words, char *const *env)
+{
+    static const char *const dirs[] = {"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"};
+    char path[300];
+    if (strchr(words[0], '/') != NULL) {
+        execve(words[0], words, env);
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(dirs); i++)
+        if (snprintf(path, sizeof path, "%s/%s", dirs[i], words[0]) < (int)sizeof path)
+            execve(path, words, env);
+}
+
+/* Never returns: on success it is bash, or the command itself where that means the same; otherwise errno goes through `report`, which exec would close. */
 _Noreturn static void run_shell(const struct zygote *zygote, const struct order *order, bool is_init, int report)
 {
     char *plain[] = {"bash", "-c", (char *)(is_init ? order->init : order->exec), NULL};
@@ -191,8 +207,12 @@ _Noreturn static void run_shell(const struct zygote *zygote, const struct order 
     setsid();
     umask(022);
     if (set_streams(order, is_init) == 0 && chdir("/tmp") == 0 && confine(order) == 0 && become_user(order) == 0 &&
-        confine_filter_install(zygote->filter) == 0)
+        confine_filter_install(zygote->filter) == 0) {
+        struct words words;
+        if (words_plain(plain[2], &words))
+            exec_plain(words.items, order->env);
         execve(SHELL, order->request.strict && !is_init ? strict : plain, order->env);
+    }
     int failed = errno;
     if (write(report, &failed, sizeof failed) < 0)
         _exit(126);
