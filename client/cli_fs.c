@@ -54,16 +54,9 @@ static void print_stat_json(const char *path, const struct stat *st)
 {
     char mode[8];
     snprintf(mode, sizeof mode, "%04o", (unsigned)(st->st_mode & 07777));
-    _cleanup_free_ char *shown = out_utf8(path);
-    out_json("{s:s,s:s,s:I,s:s,s:i,s:i,s:i,s:I,s:I}", "path", shown, "type", type_name(st->st_mode), "size",
+    out_json("{s:s,s:s,s:I,s:s,s:i,s:i,s:i,s:I,s:I}", "path", path, "type", type_name(st->st_mode), "size",
              (long long)st->st_size, "mode", mode, "uid", (int)st->st_uid, "gid", (int)st->st_gid, "nlink",
              (int)st->st_nlink, "mtime", (long long)st->st_mtim.tv_sec, "ino", (long long)st->st_ino);
-}
-
-static void print_done(const char *what, const char *path)
-{
-    _cleanup_free_ char *shown = out_utf8(path);
-    out_json("{s:s}", what, shown);
 }
 
 /* ---- ls */
@@ -243,7 +236,7 @@ int command_rm(int argc, char **argv)
     for (int i = 1; i <= n_args; i++) {
         int one = remove_one(tarn, argv[i], recursive, force);
         if (one == CLI_OK && json)
-            print_done("removed", argv[i]);
+            out_json("{s:s}", "removed", argv[i]);
         code = code != CLI_OK ? code : one;
     }
     tarn_close(tarn);
@@ -308,7 +301,7 @@ int command_mkdir(int argc, char **argv)
         if (tarn_mkdir(tarn, argv[i], 0755, parents) < 0)
             code = command_failed("make directory", argv[i]);
         else if (json)
-            print_done("made", argv[i]);
+            out_json("{s:s}", "made", argv[i]);
     }
     tarn_close(tarn);
     return code;
@@ -335,12 +328,10 @@ int command_mv(int argc, char **argv)
         if (join(to, base != NULL ? base + 1 : argv[1], &inside) == 0)
             to = inside;
     }
-    if (tarn_rename(tarn, argv[1], to) < 0) {
+    if (tarn_rename(tarn, argv[1], to) < 0)
         code = command_failed("rename", argv[1]);
-    } else if (json) {
-        _cleanup_free_ char *from_text = out_utf8(argv[1]), *to_text = out_utf8(to);
-        out_json("{s:s,s:s}", "from", from_text, "to", to_text);
-    }
+    else if (json)
+        out_json("{s:s,s:s}", "from", argv[1], "to", to);
     tarn_close(tarn);
     return code;
 }
@@ -353,13 +344,12 @@ struct locate {
 
 static void locate_json(const char *path, const struct stat *st, const struct tarn_location *location)
 {
-    _cleanup_free_ char *shown = out_utf8(path);
     if (location == NULL) {
-        out_json("{s:s,s:I,s:b}", "path", shown, "size", (long long)st->st_size, "inline", true);
+        out_json("{s:s,s:I,s:b}", "path", path, "size", (long long)st->st_size, "inline", true);
         return;
     }
     for (unsigned i = 0; i < location->n_nodes; i++)
-        out_json("{s:s,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b}", "path", shown, "size", (long long)st->st_size, "offset",
+        out_json("{s:s,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b}", "path", path, "size", (long long)st->st_size, "offset",
                  (long long)location->offset, "length", (long long)location->length, "chunk",
                  (long long)location->chunk, "generation", (long long)location->generation, "node",
                  (int)location->nodes[i].node, "host", location->nodes[i].host, "rack", location->nodes[i].rack, "up",

@@ -11,12 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static void print_point(const char *what, const char *point)
-{
-    _cleanup_free_ char *shown = out_utf8(point);
-    out_json("{s:s}", what, shown);
-}
-
 /* Waits for the program that mounts; it has told its failure itself. */
 static int report_mount(pid_t child, const char *point)
 {
@@ -25,7 +19,7 @@ static int report_mount(pid_t child, const char *point)
         ;
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
         return WIFEXITED(status) ? WEXITSTATUS(status) : CLI_FAILED;
-    print_point("mounted", point);
+    out_json("{s:s}", "mounted", point);
     return CLI_OK;
 }
 
@@ -100,7 +94,7 @@ static int unmount(const char *point, bool lazy, bool json)
         return CLI_FAILED;
     }
     if (json)
-        print_point("unmounted", point);
+        out_json("{s:s}", "unmounted", point);
     return CLI_OK;
 }
 

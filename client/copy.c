@@ -22,10 +22,8 @@ int copy_needs_recursive(const char *from)
 
 void copy_done(const struct copy *copy, const char *from, const char *to, uint64_t bytes)
 {
-    if (!copy->json)
-        return;
-    _cleanup_free_ char *from_text = out_utf8(from), *to_text = out_utf8(to);
-    out_json("{s:s,s:s,s:I}", "from", from_text, "to", to_text, "bytes", (long long)bytes);
+    if (copy->json)
+        out_json("{s:s,s:s,s:I}", "from", from, "to", to, "bytes", (long long)bytes);
 }
 
 char *copy_join(const char *dir, const char *name)

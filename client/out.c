@@ -11,19 +11,6 @@
 
 #define PROGRESS_INTERVAL_MS 100
 
-void out_json(const char *fmt, ...)
-{
-    va_list args;
-    va_start(args, fmt);
-    json_error_t why;
-    json_t *value = json_vpack_ex(&why, 0, fmt, args);
-    va_end(args);
-    CHECK(value != NULL); /* names went through out_utf8() */
-    json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
-    putchar('\n');
-    json_decref(value);
-}
-
 /* Bytes of the UTF-8 character at `text`; 0 when there is none (RFC 3629, section 4). */
 static size_t utf8_length(const uint8_t *text)
 {
@@ -39,7 +26,8 @@ static size_t utf8_length(const uint8_t *text)
     return n;
 }
 
-char *out_utf8(const char *text)
+/* Names are bytes, JSON is UTF-8: every byte that is none becomes U+FFFD. */
+static json_t *utf8_string(const char *text)
 {
     char *copy = malloc(3 * strlen(text) + 1), *out = copy;
     CHECK(copy != NULL);
@@ -49,8 +37,46 @@ char *out_utf8(const char *text)
         out += n != 0 ? n : 3;
         text += n != 0 ? n : 1;
     }
-    *out = '\0';
-    return copy;
+    json_t *string = json_stringn_nocheck(copy, (size_t)(out - copy));
+    free(copy);
+    return string;
+}
+
+/* One object, from behind its '{' in *fmt to behind its '}'. */
+static json_t *object_of(const char **fmt, va_list *args)
+{
+    json_t *object = json_object(), *value;
+    while (*(*fmt)++ == 's') { /* a key, ':' and its value */
+        const char *key = va_arg(*args, const char *);
+        char kind = (*fmt)[1];
+        *fmt += 2;
+        if (kind == '{')
+            value = object_of(fmt, args);
+        else if (kind == 's')
+            value = utf8_string(va_arg(*args, const char *));
+        else if (kind == 'b')
+            value = json_boolean(va_arg(*args, int));
+        else
+            value = kind == 'i' ? json_integer(va_arg(*args, int)) : json_integer(va_arg(*args, long long));
+        CHECK(value != NULL && json_object_set_new_nocheck(object, key, value) == 0);
+        if (**fmt == '}')
+            break;
+        CHECK(*(*fmt)++ == ',');
+    }
+    (*fmt)++;
+    return object;
+}
+
+void out_json(const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    CHECK(*fmt++ == '{');
+    json_t *value = object_of(&fmt, &args);
+    va_end(args);
+    json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY);
+    putchar('\n');
+    json_decref(value);
 }
 
 static uint64_t now_ms(void)

@@ -5,10 +5,9 @@
 
 #include "common/base.h"
 
-/* One JSON value on one line of standard output; `fmt` and arguments as jansson's json_pack(). */
+/* One JSON object on one line of standard output: "{s:s,s:I,s:{s:b}}" and key, value, … as jansson's json_pack() takes
+ * them, with values s (a name may be any bytes: what is no UTF-8 becomes U+FFFD), i (int), I (long long), b (bool), {…}. */
 void out_json(const char *fmt, ...);
-/* Names are bytes, JSON is UTF-8: the text with every byte that is none replaced by U+FFFD. Free it; never NULL. */
-char *out_utf8(const char *text);
 
 /* "label  42 %  1.2 GiB  300 MiB/s" rewritten in place ten times a second at most; nothing at all when
  * standard error is not a terminal. total 0 = not known. */

@@ -112,50 +112,7 @@ void tarn_close(struct tarn *tarn)
     tarn_free(tarn);
 }
 
-/* ------------------------------------------------------------------ paths and attributes */
-
-static struct timespec to_timespec(uint64_t ns)
-{
-    return (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
-}
-
-static mode_t type_bits(Tarn__FileType type)
-{
-    switch (type) {
-    case TARN__FILE_TYPE__FT_DIR:
-        return S_IFDIR;
-    case TARN__FILE_TYPE__FT_SYMLINK:
-        return S_IFLNK;
-    case TARN__FILE_TYPE__FT_FIFO:
-        return S_IFIFO;
-    case TARN__FILE_TYPE__FT_CHR:
-        return S_IFCHR;
-    case TARN__FILE_TYPE__FT_BLK:
-        return S_IFBLK;
-    case TARN__FILE_TYPE__FT_SOCK:
-        return S_IFSOCK;
-    default:
-        return S_IFREG;
-    }
-}
-
-void attr_to_stat(const Tarn__Attr *attr, struct stat *ret)
-{
-    *ret = (struct stat){
-        .st_ino = attr->ino,
-        .st_mode = type_bits(attr->type) | (attr->mode & 07777),
-        .st_nlink = attr->nlink,
-        .st_uid = attr->uid,
-        .st_gid = attr->gid,
-        .st_rdev = attr->rdev,
-        .st_size = (off_t)attr->size,
-        .st_blocks = (blkcnt_t)attr->blocks,
-        .st_blksize = 1 << 20,
-        .st_atim = to_timespec(attr->atime),
-        .st_mtim = to_timespec(attr->mtime),
-        .st_ctim = to_timespec(attr->ctime),
-    };
-}
+/* ------------------------------------------------------------------ paths */
 
 /* A path cut into the directory and the last component, for requests that name both. */
 struct split {
@@ -201,24 +158,37 @@ static int simple(struct path_call *c, unsigned op, ProtobufCMessage *request, T
     return meta_call(tarn->meta, op, request, ctx, &tarn->cred, NULL, NULL, c->call.detail);
 }
 
-static int64_t stat_run(struct loop_call *call)
+/* What stands at c->path; the caller frees *ret, which has attributes. */
+static int lookup(struct path_call *c, bool nofollow, Tarn__LookupReply **ret)
 {
-    struct path_call *c = container_of(call, struct path_call, call);
     Tarn__Where where = TARN__WHERE__INIT;
     where.path = (char *)c->path;
+    where.nofollow = nofollow;
     Tarn__Lookup request = TARN__LOOKUP__INIT;
     request.where = &where;
     Tarn__LookupReply *reply = NULL;
-    int r = meta_call(call->tarn->meta, OP_LOOKUP, &request.base, &request.ctx, &call->tarn->cred,
-                      &tarn__lookup_reply__descriptor, &reply, call->detail);
+    struct tarn *tarn = c->call.tarn;
+    int r = meta_call(tarn->meta, OP_LOOKUP, &request.base, &request.ctx, &tarn->cred,
+                      &tarn__lookup_reply__descriptor, &reply, c->call.detail);
+    if (r == 0 && !reply->attr) {
+        tarn__lookup_reply__free_unpacked(reply, NULL);
+        r = -E_PROTO;
+    }
+    if (r == 0)
+        *ret = reply;
+    return r;
+}
+
+static int64_t stat_run(struct loop_call *call)
+{
+    struct path_call *c = container_of(call, struct path_call, call);
+    Tarn__LookupReply *reply;
+    int r = lookup(c, false, &reply);
     if (r < 0)
         return r;
-    if (reply->attr)
-        attr_to_stat(reply->attr, c->stat);
-    else
-        r = -E_PROTO;
+    attr_to_stat(reply->attr, c->stat);
     tarn__lookup_reply__free_unpacked(reply, NULL);
-    return r;
+    return 0;
 }
 
 int tarn_stat(struct tarn *tarn, const char *path, struct stat *ret)
@@ -343,17 +313,11 @@ int tarn_symlink(struct tarn *tarn, const char *target, const char *path)
 static int64_t readlink_run(struct loop_call *call)
 {
     struct path_call *c = container_of(call, struct path_call, call);
-    Tarn__Where where = TARN__WHERE__INIT;
-    where.path = (char *)c->path;
-    where.nofollow = true;
-    Tarn__Lookup request = TARN__LOOKUP__INIT;
-    request.where = &where;
-    Tarn__LookupReply *reply = NULL;
-    int r = meta_call(call->tarn->meta, OP_LOOKUP, &request.base, &request.ctx, &call->tarn->cred,
-                      &tarn__lookup_reply__descriptor, &reply, call->detail);
+    Tarn__LookupReply *reply;
+    int r = lookup(c, true, &reply);
     if (r < 0)
         return r;
-    if (!reply->attr || reply->attr->type != TARN__FILE_TYPE__FT_SYMLINK)
+    if (reply->attr->type != TARN__FILE_TYPE__FT_SYMLINK)
         r = -E_INVAL;
     else
         r = (c->link = strdup(reply->target)) ? 0 : -E_NOMEM;

@@ -5,6 +5,7 @@
 
 #include "include/tarn.h"
 
+#include "attr.h"
 #include "common/base.h"
 #include "object.h"
 
@@ -43,6 +44,5 @@ int public_error(int err, const char *detail, const char *fmt, ...) _printf_(3, 
 int public_error_why(int err, const char *what, const char *why);
 /* For a path that is not absolute. */
 int public_error_relative(const char *what, const char *path);
-void attr_to_stat(const Tarn__Attr *attr, struct stat *ret);
 
 #endif

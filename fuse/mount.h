@@ -7,6 +7,7 @@
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
 
+#include "client/attr.h"
 #include "client/file.h"
 #include "client/meta.h"
 #include "client/store.h"
@@ -71,10 +72,6 @@ static inline Tarn__Where mount_where(uint64_t ino)
 
 /* Replies with the errno of a negative code (0 = success). */
 void mount_reply_err(fuse_req_t req, int err);
-void mount_stat(const Tarn__Attr *attr, struct stat *ret);
-/* Nanoseconds as a signed number, so that the years 1677 to 2262 exist; what is beyond is cut to them. */
-struct timespec mount_timespec(uint64_t ns);
-uint64_t mount_ns(const struct timespec *ts);
 void mount_reply_entry(fuse_req_t req, const Tarn__Attr *attr);
 void mount_reply_attr(fuse_req_t req, const Tarn__Attr *attr);
 

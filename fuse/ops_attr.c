@@ -56,13 +56,13 @@ static void set_times(Tarn__SetAttr *request, const struct stat *st, int to_set)
         request->mask |= TARN__SET_ATTR_BITS__SA_ATIME_NOW;
     else if (to_set & FUSE_SET_ATTR_ATIME) {
         request->mask |= TARN__SET_ATTR_BITS__SA_ATIME;
-        request->atime = mount_ns(&st->st_atim);
+        request->atime = attr_ns(&st->st_atim);
     }
     if (to_set & FUSE_SET_ATTR_MTIME_NOW)
         request->mask |= TARN__SET_ATTR_BITS__SA_MTIME_NOW;
     else if (to_set & FUSE_SET_ATTR_MTIME) {
         request->mask |= TARN__SET_ATTR_BITS__SA_MTIME;
-        request->mtime = mount_ns(&st->st_mtim);
+        request->mtime = attr_ns(&st->st_mtim);
     }
 }
 

@@ -55,7 +55,7 @@ static int add_page(struct dir *dir, const Tarn__ReadDirReply *reply)
     }
     for (size_t i = 0; i < reply->n_entries && err == 0; i++) {
         struct stat st;
-        mount_stat(reply->entries[i]->attr, &st);
+        attr_to_stat(reply->entries[i]->attr, &st);
         err = dir_add(dir, reply->entries[i]->name, st.st_ino, st.st_mode & S_IFMT);
     }
     dir->complete = reply->end;

@@ -97,7 +97,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         mount_reply_err(req, err != 0 ? err : -E_NOMEM);
     } else {
         struct fuse_entry_param entry = {.ino = reply->attr->ino};
-        mount_stat(reply->attr, &entry.attr);
+        attr_to_stat(reply->attr, &entry.attr);
         if (fuse_reply_create(req, &entry, fi) == -ENOENT) {
             file_close(file);
             free(open);

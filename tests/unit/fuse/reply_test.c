@@ -8,7 +8,7 @@ static void times_before_1970_come_back(void **state)
 {
     static const struct timespec times[] = {{0, 0}, {0, 999999999}, {-1, 7}, {-86400, 0}, {4000000000, 1}, {-9000000000, 999999999}};
     for (size_t i = 0; i < ARRAY_SIZE(times); i++) {
-        struct timespec back = mount_timespec(mount_ns(&times[i]));
+        struct timespec back = attr_timespec(attr_ns(&times[i]));
         assert_int_equal(back.tv_sec, times[i].tv_sec);
         assert_int_equal(back.tv_nsec, times[i].tv_nsec);
     }
@@ -17,8 +17,8 @@ static void times_before_1970_come_back(void **state)
 static void times_that_cannot_be_kept_are_cut(void **state)
 {
     struct timespec late = {.tv_sec = INT64_MAX / 2}, early = {.tv_sec = INT64_MIN / 2};
-    assert_int_equal(mount_timespec(mount_ns(&late)).tv_sec, INT64_MAX / 1000000000 - 1);
-    assert_int_equal(mount_timespec(mount_ns(&early)).tv_sec, 1 - INT64_MAX / 1000000000);
+    assert_int_equal(attr_timespec(attr_ns(&late)).tv_sec, INT64_MAX / 1000000000 - 1);
+    assert_int_equal(attr_timespec(attr_ns(&early)).tv_sec, 1 - INT64_MAX / 1000000000);
 }
 
 static void each_type_has_its_mode(void **state)
@@ -35,7 +35,7 @@ static void each_type_has_its_mode(void **state)
         attr.mode = 04751;
         attr.size = 5;
         struct stat st;
-        mount_stat(&attr, &st);
+        attr_to_stat(&attr, &st);
         assert_int_equal(st.st_mode, types[i].mode | 04751);
         assert_int_equal(st.st_size, 5);
     }
