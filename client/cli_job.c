@@ -9,6 +9,7 @@
 #include "common/fiber.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -251,6 +252,24 @@ static void on_option(void *arg, const struct cli_option *option, const char *va
         phase->disk = size;
 }
 
+static char interrupted[128]; /* what a signal says: a handler cannot make it up */
+
+static void on_interrupt(int signal_number)
+{
+    if (write(STDERR_FILENO, interrupted, strlen(interrupted)) < 0)
+        _exit(CLI_FAILED);
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
+/* The job does not need us: who interrupts the wait is told how to end the work. */
+static void tell_when_interrupted(uint64_t id)
+{
+    snprintf(interrupted, sizeof interrupted, "\ntarn: job %llu goes on without this command; 'tarn job cancel %llu' ends it\n",
+             (unsigned long long)id, (unsigned long long)id);
+    signal(SIGINT, on_interrupt);
+}
+
 static int run_job(struct job_client *client, void *arg)
 {
     struct run_options *run = arg;
@@ -261,6 +280,7 @@ static int run_job(struct job_client *client, void *arg)
         return exit_code;
     if (!client->json)
         fprintf(stderr, "job %llu\n", (unsigned long long)id);
+    tell_when_interrupted(id);
     int err = follow_job(client, id, client->json, &job);
     if (err != 0)
         return job_client_failed(client, "follow the job", err);

@@ -45,7 +45,8 @@ static void print_help(FILE *out)
 int main(int argc, char **argv)
 {
     log_init("tarn");
-    log_set_level(LOG_WARN);
+    if (getenv("TARN_LOG") == NULL)
+        log_set_level(LOG_ERROR); /* a command tells one sentence about what it could not do, not what it tried again */
     if (argc < 2) {
         print_help(stderr);
         return CLI_USAGE;

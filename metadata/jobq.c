@@ -113,7 +113,7 @@ static int make_dir(struct tables *t, const Tarn__Job *job)
     if (err == 0)
         err = ns_inode_get(t, entry.ino, &jobs);
     if (err != 0)
-        return tables_fail(t, err, "the directory /jobs is not there");
+        return tables_fail(t, err, "the directory /jobs is not there; root makes it with 'tarn mkdir /jobs'");
     struct ns_new spec = {
         .type = TARN__FILE_TYPE__FT_DIR, .mode = 0755, .uid = job->uid, .gid = job->gid};
     return ns_mkdir(t, &jobs, strrchr(job->dir, '/') + 1, &spec, &dir);

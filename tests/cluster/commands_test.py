@@ -120,7 +120,20 @@ def an_interrupt_leaves_nothing_half(c):
     assert code == 0 or not (target / 'whole').exists()
 
 
+def an_interrupted_job_run_says_how_to_end_the_job(c):
+    c.put('/cmd/one', b'1')
+    run = c.start(TARN, 'job', 'run', '--map', 'sleep 1000', '/cmd/one', stderr=subprocess.PIPE)
+    job = run.stderr.readline().split()[1].decode()
+    wait_until(lambda: c.json('job', 'show', job)[0]['state'] == 'running', 'the job to run')
+    run.send_signal(signal.SIGINT)
+    said = run.stderr.read().decode()
+    assert run.wait(60) == -signal.SIGINT and f'tarn job cancel {job}' in said, said
+    run.stderr.close()
+    c.ok('job', 'cancel', job)
+    assert c.json('job', 'show', job)[0]['state'] != 'running'
+
+
 if __name__ == '__main__':
     main([a_tree_comes_back_as_it_went, an_existing_directory_takes_the_sources, several_sources_need_a_directory,
           what_is_there_is_not_turned_into_something_else, dash_is_standard_input_and_output, rm_is_rm,
-          every_json_line_is_json, an_interrupt_leaves_nothing_half], nodes=1, meta=1, racks=1)
+          every_json_line_is_json, an_interrupt_leaves_nothing_half, an_interrupted_job_run_says_how_to_end_the_job], nodes=1, meta=1, racks=1)
