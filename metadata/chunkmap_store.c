@@ -50,10 +50,37 @@ static const struct chunk_replica *sealed_reference(struct tables *t, const stru
     return best;
 }
 
+/* C15: every member has answered, and none has ever seen a write: the bytes are zeros. They make an
+ * empty chunk, so that there is something to read and to copy. */
+static int seal_unwritten(struct tables *t, struct chunk *chunk)
+{
+    int err = 0;
+    chunk->generation++; /* answers to the seal before do not count */
+    chunk->length = 0;
+    for (unsigned i = 0; i < chunk->n_replicas && err == 0; i++)
+        if (chunk->replicas[i].flags & REPLICA_READY) {
+            chunk->replicas[i].flags = REPLICA_READY;
+            err = chunk_task_add(t, chunk->replicas[i].disk, TARN__CHUNK_TASK__KIND__SEAL, chunk);
+        }
+    return err;
+}
+
+static bool unwritten(const struct chunk *chunk)
+{
+    for (unsigned i = 0; i < chunk->n_replicas; i++) {
+        const struct chunk_replica *r = &chunk->replicas[i];
+        if ((r->flags & REPLICA_READY) && (!(r->flags & REPLICA_SEALED) || r->length > 0))
+            return false;
+    }
+    return chunk->length > 0;
+}
+
 /* C5: every acknowledged byte is on every member, so any intact copy is right; they must be the
  * same. */
 static int compare_sealed(struct tables *t, struct chunk *chunk)
 {
+    if (unwritten(chunk))
+        return seal_unwritten(t, chunk);
     const struct chunk_replica *best = sealed_reference(t, chunk);
     int err = 0;
     for (unsigned i = 0; best != NULL && i < chunk->n_replicas && err == 0; i++) {
@@ -191,7 +218,7 @@ static bool held_is_good(struct tables *t, const struct chunk *chunk, unsigned i
     if (held == NULL)
         return sealed && r->length == 0; /* nothing was ever written: no file is made for it */
     if (held->suspect && other_copy_is_up(t, chunk, index))
-        return false; /* a power failure took what was not synced; the others have it */
+        return false; /* C18: a power failure took what was not synced; the others have it */
     return (open || held->generation >= needed) && (!sealed || held->length >= r->length);
 }
 

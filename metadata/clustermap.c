@@ -265,6 +265,7 @@ int clustermap_cmd_join(struct tables *t, const void *message)
     Tarn__NodeJoinReply reply = TARN__NODE_JOIN_REPLY__INIT;
     reply.id = reply.disk = node.id;
     reply.epoch = node.epoch;
+    reply.first_chunk = node.join_chunk;
     return tables_reply(t, &reply.base);
 }
 

@@ -110,6 +110,8 @@ static int join(struct beat *b)
         return err;
     const Tarn__NodeJoinReply *reply = (const Tarn__NodeJoinReply *)answer;
     b->epoch = reply->epoch;
+    if (s->first_chunk == 0)
+        s->first_chunk = reply->first_chunk;
     err = volume_set_node(s->volume, reply->id, reply->disk);
     if (err == 0)
         log_info("node %u disk %u at %s joined", reply->id, reply->disk, s->address);
@@ -412,8 +414,12 @@ static void beat_run(void *arg)
 {
     struct beat *b = arg;
     bool joined = false, told = false;
+    uint64_t told_ms = 0;
     while (!b->closing && !io_stopping(b->store->io)) {
         int err;
+        /* C17: what a lost message left here goes with this. */
+        if (told && io_mono_ms(b->store->io) - told_ms > b->store->inventory_ms)
+            told = false;
         if (!joined) {
             err = join(b);
             joined = err == 0;
@@ -421,6 +427,7 @@ static void beat_run(void *arg)
         } else if (!told) {
             err = inventory(b);
             told = err == 0;
+            told_ms = io_mono_ms(b->store->io);
         } else {
             err = beat_once(b);
             if (err == 0 && !any_done(b))

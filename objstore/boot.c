@@ -1,11 +1,12 @@
-/* What a loss of power may have taken. Data that nobody asked to be synced reaches the disk within a second or so;
+/* What a loss of power may have taken (V5, C18). Data that nobody asked to be synced reaches the disk within a second or so;
  * when the machine stops before, a member of a chunk comes back without bytes that the other members have, and does not
  * know which. So a volume remembers in the file `boot` on which boot of its machine it was in use and whether it was
  * closed; opened on another boot and not closed, it suspects every chunk that is not sealed here until the metadata
- * service has decided which copies count (NODE_INVENTORY). A process that is killed loses nothing: same boot.
+ * service has decided which copies count (NODE_INVENTORY). A process that is killed loses nothing: same boot. After
+ * a failed sync the kernel may show bytes that are not on the disk and never will be: that is suspect on any boot.
  *
- *   closed ──open──> in use (this boot) ──close──> closed
- *   in use (other boot) ──open──> suspect, file unchanged ──inventory settled──> in use (this boot) */
+ *   closed ──open──> in use (this boot) ──close──> closed, or failed when the journal has failed
+ *   in use (other boot), failed ──open──> suspect, file unchanged ──inventory settled──> in use (this boot) */
 #include "volume.h"
 
 #include "common/err.h"
@@ -41,8 +42,12 @@ static int boot_read(struct volume *v, bool *ret_suspect)
     snprintf(path, sizeof path, "%s/boot", v->dir);
     *ret_suspect = false;
     int err = io_open(v->io, path, O_RDONLY, 0, &file);
+    if (err == -E_NOENT) {
+        *ret_suspect = volume_chunks(v) > 0; /* else a volume just made */
+        return 0;
+    }
     if (err != 0)
-        return err == -E_NOENT ? 0 : err; /* a volume just made */
+        return err;
     int64_t n = io_pread(file, text, BOOT_FILE_BYTES, 0);
     if (n < 0)
         return (int)n;
@@ -50,7 +55,7 @@ static int boot_read(struct volume *v, bool *ret_suspect)
     if (sscanf(text, "tarn-boot 1 %15s %63s", state, boot) != 2)
         *ret_suspect = true;
     else
-        *ret_suspect = strcmp(state, "closed") != 0 && strcmp(boot, v->boot) != 0;
+        *ret_suspect = strcmp(state, "failed") == 0 || (strcmp(state, "closed") != 0 && strcmp(boot, v->boot) != 0);
     return 0;
 }
 
@@ -59,7 +64,7 @@ int volume_boot_open(struct volume *v, const char *boot)
     snprintf(v->boot, sizeof v->boot, "%s", boot != NULL && *boot != '\0' ? boot : "unknown");
     int err = boot_read(v, &v->suspect);
     if (err == 0 && v->suspect)
-        log_warn("%s was in use when the machine stopped: chunks that were being written are not served until the "
+        log_warn("%s was in use when the machine stopped, or its disk failed: chunks that were being written are not served until the "
                  "metadata service has decided about them",
                  v->dir);
     return err != 0 || v->suspect ? err : boot_write(v, "in-use");
@@ -74,9 +79,11 @@ int volume_boot_settled(struct volume *v)
     return err;
 }
 
-int volume_boot_close(struct volume *v)
+int volume_boot_close(struct volume *v, bool failed)
 {
-    return v->suspect ? 0 : boot_write(v, "closed");
+    if (v->suspect)
+        return 0;
+    return boot_write(v, failed ? "failed" : "closed");
 }
 
 bool volume_suspects(const struct volume *v, const struct chunk *c)

@@ -160,9 +160,7 @@ static int handle_clone(void *ctx, struct rpc_request *request, const void *mess
         return err;
     err = m->length <= CHUNK_BYTES_MAX && m->chunk != m->from ? store_refuses(s, m->chunk) : -E_INVAL;
     if (err == 0)
-        err = store_refuses(s, m->from);
-    if (err == -E_STALE && map_get(&s->deleted, m->from) != NULL)
-        err = 0; /* repeated after the swap removed the source */
+        err = store_refuses(s, m->from) == -E_BUSY ? -E_BUSY : 0; /* the swap may have removed it: this is a repetition */
     if (err == 0)
         err = enter(s);
     if (err != 0)

@@ -155,6 +155,17 @@ static int drop(struct store *s, uint64_t chunk)
     return err;
 }
 
+/* What a copy that failed has brought so far. */
+static void drop_partial(struct store *s, uint64_t chunk)
+{
+    struct held held;
+    if (store_hold_all(s, chunk, false, true, &held) != 0)
+        return;
+    if ((held.chunk->flags & CHUNK_PARTIAL) != 0)
+        (void)volume_delete(s->volume, held.chunk); /* if not: the next start drops it */
+    store_release(s, &held);
+}
+
 /* One source. A different version that is here is dropped first: this store is not a member with it. */
 static int copy_from(struct store *s, const Tarn__ChunkTask *task, struct source *source)
 {
@@ -194,6 +205,7 @@ int rebuild_copy(struct store *s, const Tarn__ChunkTask *task, uint64_t *ret_len
         }
         if (err == -E_CANCELED)
             return err;
+        drop_partial(s, task->chunk);
         log_warn("chunk %llx: no copy from %s: %s", (unsigned long long)task->chunk, task->from[i]->address,
                  err_sentence(err));
     }

@@ -20,7 +20,8 @@ static struct store *store_make(struct io *io, const struct store_options *optio
     if (s == NULL)
         return NULL;
     *s = (struct store){.io = io, .auth = options->auth, .n_meta = options->n_meta, .meta = options->meta,
-                        .node_wanted = options->node};
+                        .node_wanted = options->node,
+                        .inventory_ms = options->inventory_ms != 0 ? options->inventory_ms : STORE_INVENTORY_MS};
     list_init(&s->peers);
     copy_text(s->host, sizeof s->host, options->host);
     copy_text(s->rack, sizeof s->rack, options->rack);
@@ -112,7 +113,7 @@ int store_refuses(const struct store *s, uint64_t id)
 {
     const struct chunk *c = map_get(&s->volume->index.chunks, id);
     if (c == NULL || !chunk_is_real(c))
-        return map_get(&s->deleted, id) != NULL ? -E_STALE : 0;
+        return map_get(&s->deleted, id) != NULL ? -E_STALE : id < s->first_chunk ? -E_NOENT : 0;
     return volume_suspects(s->volume, c) ? -E_BUSY : 0;
 }
 

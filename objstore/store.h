@@ -17,6 +17,7 @@
 #define STORE_DEATH_MS 5000
 #define STORE_DOUBT_MS (STORE_DEATH_MS / 2)
 #define STORE_CUT_OFF_MS (STORE_DEATH_MS * 2)
+#define STORE_INVENTORY_MS (3600 * 1000) /* 25 bytes a chunk through the log, per node and hour */
 
 struct store_options {
     const char *dir;
@@ -30,6 +31,7 @@ struct store_options {
     uint64_t journal_bytes, reserve_bytes; /* 0 = default */
     unsigned files_max;
     const char *boot;            /* as in volume.h */
+    uint64_t inventory_ms;       /* what is held is told again after so long; 0 = an hour */
 };
 
 struct store_counters {
@@ -56,11 +58,15 @@ struct store {
     unsigned n_meta;
     const char (*meta)[64];
     uint32_t node_wanted;
+    uint64_t inventory_ms;
     uint64_t contact_ms;  /* last answer of the metadata service, 0 = never */
     struct beat *beat;
     /* Chunks deleted in this life that somebody with an old map may still write to: a write must not make
-     * them anew with holes. Ids are never reused, so the bound only limits how long that is remembered. */
+     * them anew with holes. Ids are never reused, so the bound only limits how long that is remembered.
+     * For what an earlier life deleted: chunks below first_chunk were given out before this life joined,
+     * so what is not here of them is not counted on here (C16). 0 = not joined. */
     struct map deleted;
+    uint64_t first_chunk;
 };
 #define STORE_DELETED_MAX 65536
 
@@ -80,7 +86,8 @@ int store_may_order(const struct store *store);
 
 /* The chunk was deleted here, by order of the metadata service. */
 void store_note_deleted(struct store *store, uint64_t chunk);
-/* -E_BUSY: a loss of power may have taken bytes of it, see boot.c. -E_STALE: it was deleted here. */
+/* -E_BUSY: a loss of power may have taken bytes of it, see boot.c. -E_STALE: it was deleted here.
+ * -E_NOENT: it is not here, and is not to be made by a write. */
 int store_refuses(const struct store *store, uint64_t chunk);
 
 /* A chunk and a range of its cells, held. */

@@ -480,8 +480,9 @@ void volume_close(struct volume *v)
 {
     stop_fibers(v);
     int err = v->journal->failed != 0 ? v->journal->failed : index_is_dirty(&v->index) ? volume_checkpoint(v) : 0;
+    int noted = err == -E_CANCELED ? 0 : volume_boot_close(v, err != 0);
     if (err == 0)
-        err = volume_boot_close(v);
+        err = noted;
     if (err != 0 && err != -E_CANCELED)
         log_warn("no last checkpoint of %s: %s; the next start replays the journal", v->dir, err_sentence(err));
     journal_close(v->journal);

@@ -115,7 +115,7 @@ int volume_files_scan(struct volume *volume);          /* at open: which files t
 /* Learns whether the machine stopped while the volume was in use. `boot` may be NULL. */
 int volume_boot_open(struct volume *volume, const char *boot);
 int volume_boot_settled(struct volume *volume); /* the metadata service has decided: trust what is left */
-int volume_boot_close(struct volume *volume);
+int volume_boot_close(struct volume *volume, bool failed);
 /* The chunk may lack acknowledged bytes: neither read nor write it. */
 bool volume_suspects(const struct volume *volume, const struct chunk *chunk);
 

@@ -1,5 +1,7 @@
 #include "world.h"
 
+#include "oracle.h"
+
 #include "common/check.h"
 #include "common/crc.h"
 #include "common/err.h"
@@ -12,6 +14,8 @@
 #define META_PORT 7000
 #define STORE_PORT 7100
 #define SNAPSHOT_ENTRIES 300 /* small, so that snapshots and their transfer happen in every run */
+#define INVENTORY_MS 60000
+#define RESTART_MS 500
 #define DOWN_MS_MAX 8000
 #define PARTITION_MS_MAX 4000
 
@@ -72,10 +76,16 @@ static void store_program(void *arg)
                                     .node = self->index,
                                     .n_meta = config->n_meta,
                                     .meta = config->meta,
-                                    .journal_bytes = MIB(8)};
+                                    .journal_bytes = MIB(8),
+                                    .inventory_ms = INVENTORY_MS};
     struct store *store = NULL;
     const char *why = "";
     int err = store_open(fiber_io(), &options, &store, &why);
+    while (err == -E_IO || err == -E_NOSPC) { /* a failing disk: whoever starts services tries again */
+        if (io_sleep_ms(fiber_io(), RESTART_MS) != 0)
+            return;
+        err = store_open(fiber_io(), &options, &store, &why);
+    }
     if (err == 0) {
         err = store_serve(store);
         self->service = store;
@@ -91,8 +101,12 @@ static void store_program(void *arg)
 
 static void host_start(struct world_host *self)
 {
-    int err = fiber_spawn(sim_host_io(self->host), self->meta ? "metad" : "stored", self->meta ? meta_program : store_program,
-                          self);
+    if (self->kind == WORLD_IS_CLIENT) {
+        self->world->hooks.client(self);
+        return;
+    }
+    bool meta = self->kind == WORLD_IS_META;
+    int err = fiber_spawn(sim_host_io(self->host), meta ? "metad" : "stored", meta ? meta_program : store_program, self);
     CHECK(err == 0);
 }
 
@@ -100,7 +114,7 @@ static void host_start(struct world_host *self)
 
 static struct sim_options weather(bool stormy)
 {
-    struct sim_options options = {.clock_skew_ms = 200};
+    struct sim_options options = {.clock_skew_ms = 3000};
     if (stormy) {
         options.loss_ppm = 60;
         options.reset_ppm = 60;
@@ -110,30 +124,30 @@ static struct sim_options weather(bool stormy)
     return options;
 }
 
-void world_create(struct world *world, uint64_t seed, bool stormy)
+static void hosts_create(struct world *world, enum world_kind kind, struct world_host *hosts, unsigned n, char letter)
 {
-    *world = (struct world){0};
+    for (unsigned i = 0; i < n; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "%c%u", letter, i + 1);
+        if (kind == WORLD_IS_META)
+            snprintf(world->config.meta[i], sizeof world->config.meta[i], "tcp:%s:%u", name, META_PORT);
+        hosts[i] = (struct world_host){.world = world, .host = sim_host_create(world->sim, name), .kind = kind, .index = i + 1};
+    }
+    for (unsigned i = 0; i < n; i++)
+        host_start(&hosts[i]);
+}
+
+void world_create(struct world *world, uint64_t seed, bool stormy, const struct world_hooks *hooks)
+{
+    *world = (struct world){.hooks = *hooks};
     struct sim_options options = weather(stormy);
     world->sim = sim_create(seed, &options);
     world->config.auth.cluster_id = 7;
     memset(world->config.auth.key, 7, sizeof world->config.auth.key);
     world->config.n_meta = WORLD_META;
-    char name[32];
-    for (unsigned i = 0; i < WORLD_META; i++) {
-        snprintf(name, sizeof name, "m%u", i + 1);
-        snprintf(world->config.meta[i], sizeof world->config.meta[i], "tcp:%s:%u", name, META_PORT);
-        world->metas[i] = (struct world_host){.world = world, .host = sim_host_create(world->sim, name), .index = i + 1, .meta = true};
-        host_start(&world->metas[i]);
-    }
-    for (unsigned i = 0; i < WORLD_STORES; i++) {
-        snprintf(name, sizeof name, "s%u", i + 1);
-        world->stores[i] = (struct world_host){.world = world, .host = sim_host_create(world->sim, name), .index = i + 1};
-        host_start(&world->stores[i]);
-    }
-    for (unsigned i = 0; i < WORLD_CLIENTS; i++) {
-        snprintf(name, sizeof name, "c%u", i + 1);
-        world->clients[i] = sim_host_create(world->sim, name);
-    }
+    hosts_create(world, WORLD_IS_META, world->metas, WORLD_META, 'm');
+    hosts_create(world, WORLD_IS_STORE, world->stores, WORLD_STORES, 's');
+    hosts_create(world, WORLD_IS_CLIENT, world->clients, WORLD_CLIENTS, 'c');
 }
 
 void world_destroy(struct world *world)
@@ -156,16 +170,24 @@ static uint64_t draw(struct world *world, uint64_t bound)
     return sim_random_u64(world->sim) % bound;
 }
 
-static void crash(struct world *world, struct world_host *victim)
+static void crash(struct world *world, struct world_host *victim, bool power)
 {
-    bool power = draw(world, 2) == 0;
     if (victim->back_at_ns != 0)
         return;
     world->crashes++;
     world->power_losses += power;
     victim->boots += power;
+    victim->tainted |= power;
     sim_host_crash(victim->host, power);
     victim->back_at_ns = sim_now_ns(world->sim) + draw(world, DOWN_MS_MAX) * 1000000 + 1;
+    if (victim->kind == WORLD_IS_CLIENT)
+        world->hooks.client_crashed(victim);
+    world_excuse(world);
+}
+
+static bool power_or_not(struct world *world)
+{
+    return draw(world, 2) == 0;
 }
 
 static struct sim_host *any_host(struct world *world)
@@ -174,42 +196,94 @@ static struct sim_host *any_host(struct world *world)
     if (i < WORLD_META)
         return world->metas[i].host;
     i -= WORLD_META;
-    return i < WORLD_STORES ? world->stores[i].host : world->clients[i - WORLD_STORES];
+    return i < WORLD_STORES ? world->stores[i].host : world->clients[i - WORLD_STORES].host;
+}
+
+static struct sim_host *leader(struct world *world)
+{
+    for (unsigned i = 0; i < WORLD_META; i++)
+        if (world->metas[i].service != NULL && replica_leads(server_replica(world->metas[i].service)))
+            return world->metas[i].host;
+    return NULL;
 }
 
 static void partition(struct world *world)
 {
-    struct sim_host *a = any_host(world), *b = any_host(world);
+    struct sim_host *a = any_host(world), *b = any_host(world), *leads = leader(world);
     world->partitions++;
-    if (a == b)
+    if (leads != NULL && draw(world, 3) == 0)
+        sim_isolate(a = leads, true);
+    else if (a == b)
         sim_isolate(a, true);
     else if (draw(world, 2) == 0)
         sim_partition(a, b, true);
     else
         sim_cut(a, b, true);
-    sim_run(world->sim, draw(world, PARTITION_MS_MAX), NULL, NULL);
+    uint64_t end = sim_now_ns(world->sim) + draw(world, PARTITION_MS_MAX) * 1000000;
+    while (sim_now_ns(world->sim) < end && sim_run(world->sim, 200, NULL, NULL) != SIM_IDLE)
+        world_excuse(world);
     sim_isolate(a, false);
     sim_partition(a, b, false);
 }
 
+/* Some operations fail, or the disk takes no more for a while. A store whose journal fails serves nothing
+ * until it is started again: it is stopped soon after. */
+static void disk_fault(struct world *world)
+{
+    struct world_host *victim = &world->stores[draw(world, WORLD_STORES)];
+    if (victim->back_at_ns != 0 || down(world->stores, WORLD_STORES) >= 2)
+        return;
+    world->disk_faults++;
+    if (draw(world, 2) == 0)
+        sim_disk_fail(victim->host, 1 + draw(world, 20), 1 + draw(world, 3), -E_IO);
+    else
+        sim_disk_limit(victim->host, sim_disk_used(victim->host) + MIB(64));
+    sim_run(world->sim, draw(world, 2000), NULL, NULL);
+    sim_disk_fail(victim->host, 0, 0, 0);
+    sim_disk_limit(victim->host, GIB(1024));
+    crash(world, victim, false);
+    victim->tainted = true; /* what a failed sync gave up */
+    world_excuse(world);
+}
+
+static void all_lose_power(struct world *world)
+{
+    for (unsigned i = 0; i < WORLD_STORES; i++)
+        crash(world, &world->stores[i], true);
+}
+
 void world_fault(struct world *world)
 {
-    switch (draw(world, 4)) {
+    switch (draw(world, world->quiet ? 18 : 12)) {
     case 0: /* a minority of the replicas: the rest goes on */
-        if (down(world->metas, WORLD_META) == 0)
-            crash(world, &world->metas[draw(world, WORLD_META)]);
-        break;
-    case 1: /* at most two stores: one copy of three is left, and the two come back with theirs */
-        if (down(world->stores, WORLD_STORES) < 2)
-            crash(world, &world->stores[draw(world, WORLD_STORES)]);
-        break;
+    case 1:
     case 2:
+        if (down(world->metas, WORLD_META) == 0)
+            crash(world, &world->metas[draw(world, WORLD_META)], power_or_not(world));
+        break;
+    case 3: /* at most two stores: one copy of three is left, and the two come back with theirs */
+    case 4:
+    case 5:
+        if (down(world->stores, WORLD_STORES) < 2)
+            crash(world, &world->stores[draw(world, WORLD_STORES)], power_or_not(world));
+        break;
+    case 6:
+    case 7:
+    case 8:
         partition(world);
         break;
-    default: /* all replicas at once: what was acknowledged is on their disks */
-        if (draw(world, 6) == 0)
+    case 9:
+        crash(world, &world->clients[draw(world, WORLD_CLIENTS)], power_or_not(world));
+        break;
+    case 10:
+        disk_fault(world);
+        break;
+    default: /* what was acknowledged (of the stores: as synced) is on the disks */
+        if (world->quiet || draw(world, 3) == 0)
+            all_lose_power(world);
+        else if (draw(world, 2) == 0)
             for (unsigned i = 0; i < WORLD_META; i++)
-                crash(world, &world->metas[i]);
+                crash(world, &world->metas[i], power_or_not(world));
     }
 }
 
@@ -228,10 +302,15 @@ void world_mend(struct world *world, bool all)
         mend(&world->metas[i], all);
     for (unsigned i = 0; i < WORLD_STORES; i++)
         mend(&world->stores[i], all);
-    if (all) {
-        struct sim_options calm = weather(false);
-        sim_set_options(world->sim, &calm);
-    }
+    for (unsigned i = 0; i < WORLD_CLIENTS; i++)
+        mend(&world->clients[i], all);
+}
+
+void world_calm(struct world *world)
+{
+    world_mend(world, true);
+    struct sim_options calm = weather(false);
+    sim_set_options(world->sim, &calm);
 }
 
 /* ---- the replicas' tables */
@@ -276,4 +355,38 @@ bool world_replicas_equal(struct world *world, const char **ret_why)
         }
     }
     return true;
+}
+
+/* ---- what may be lost */
+
+static struct kv *newest_tables(struct world *world)
+{
+    struct replica *newest = NULL;
+    for (unsigned i = 0; i < WORLD_META; i++) {
+        if (world->metas[i].service == NULL)
+            return NULL; /* the newest may be among those that are down */
+        struct replica *replica = server_replica(world->metas[i].service);
+        if (newest == NULL || replica_applied(replica) > replica_applied(newest))
+            newest = replica;
+    }
+    return newest->kv;
+}
+
+void world_excuse(struct world *world)
+{
+    bool tainted[WORLD_STORES], good[WORLD_STORES], any = false;
+    for (unsigned i = 0; i < WORLD_STORES; i++) {
+        struct world_host *host = &world->stores[i];
+        const struct store *store = host->service;
+        if (store != NULL && host->back_at_ns == 0 && !store->volume->suspect)
+            host->tainted = false;
+        tainted[i] = host->tainted;
+        good[i] = host->back_at_ns == 0 && store != NULL && !host->tainted;
+        any |= tainted[i];
+    }
+    struct kv *kv = any ? newest_tables(world) : NULL;
+    if (kv != NULL)
+        oracle_excuse(kv, tainted, good, world->hooks.excuse, world->hooks.arg);
+    else if (any)
+        world->hooks.excuse(world->hooks.arg, 0);
 }

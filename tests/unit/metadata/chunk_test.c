@@ -412,6 +412,32 @@ static void a_member_that_differs_is_copied_again(void **state)
     assert_int_equal(world_status(w)->below_target, 0);
 }
 
+/* C15. Length 0 stands for "there is no such chunk here" in the answers below. */
+static void a_chunk_that_was_never_written_becomes_empty(void **state)
+{
+    struct world *w = *state;
+    uint64_t handle = 0, ino = ino_of(w, "/f");
+    Tarn__ChunkReply *reply = NULL;
+    assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
+    assert_int_equal(chunk_write(w, ino, 0, &reply), 0);
+    uint32_t members[3];
+    for (unsigned i = 0; i < 3; i++)
+        members[i] = reply->extent->replicas[i]->disk;
+    assert_int_equal(grow(w, ino, 100), 0);
+    assert_int_equal(world_close(w, handle), 0);
+    (void)world_do_tasks(w, members[0], 0, 0);
+    (void)world_do_tasks(w, members[1], 0, 0);
+    assert_int_equal(map(w, ino)->extents[0]->chunk_length, 100); /* the third may have it */
+    (void)world_do_tasks(w, members[2], 0, 0);
+    assert_int_equal(map(w, ino)->extents[0]->chunk_length, 0);
+    assert_int_equal(map(w, ino)->extents[0]->generation, 3);
+    assert_int_equal(world_status(w)->pending_tasks, 3);
+    for (unsigned i = 0; i < 3; i++)
+        (void)world_do_tasks(w, members[i], 0, 0);
+    assert_int_equal(world_status(w)->pending_tasks, 0);
+    assert_int_equal(world_status(w)->by_copies[3], 1);
+}
+
 static void a_dead_nodes_chunks_are_copied_after_half_a_minute(void **state)
 {
     struct world *w = *state;
@@ -544,6 +570,7 @@ int main(void)
                                        T(an_object_takes_over_the_bytes_of_files),
                                        T(the_end_of_a_session_cleans_up),
                                        T(a_member_that_differs_is_copied_again),
+                                       T(a_chunk_that_was_never_written_becomes_empty),
                                        T(a_dead_nodes_chunks_are_copied_after_half_a_minute),
                                        T(an_inventory_finds_what_is_missing_and_what_is_too_much),
                                        T(the_last_copy_is_never_given_up),

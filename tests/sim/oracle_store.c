@@ -1,0 +1,61 @@
+#include "oracle.h"
+
+#include "common/check.h"
+#include "objstore/store.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static char why[256];
+
+static const struct oracle_copy *find(const struct oracle_copies *copies, uint64_t chunk, uint32_t disk)
+{
+    for (size_t i = 0; i < copies->n; i++)
+        if (copies->items[i].chunk == chunk && copies->items[i].disk == disk)
+            return &copies->items[i];
+    return NULL;
+}
+
+static bool same(const struct chunk *chunk, const struct oracle_copy *copy)
+{
+    return (chunk->flags & CHUNK_SEALED) != 0 && chunk->length == copy->length && chunk_digest(chunk) == copy->digest;
+}
+
+/* Counts the chunks of the store that are as expected; says in `why` which is not. */
+static size_t see_store(struct store *store, const struct oracle_copies *copies)
+{
+    size_t at = 0, good = 0;
+    uint64_t id;
+    void *value;
+    uint32_t disk = store->volume->super.disk;
+    while (map_next(&store->volume->index.chunks, &at, &id, &value)) {
+        if (!chunk_is_real(value))
+            continue;
+        const struct oracle_copy *copy = find(copies, id, disk);
+        if (copy == NULL)
+            snprintf(why, sizeof why, "store %u holds chunk %" PRIx64 " (flags %x, length %" PRIu64 "), which nobody counts on there", disk, id,
+                     ((const struct chunk *)value)->flags, ((const struct chunk *)value)->length);
+        else if (!same(value, copy))
+            snprintf(why, sizeof why, "chunk %" PRIx64 " at store %u is not as sealed", id, disk);
+        else
+            good++;
+    }
+    return good;
+}
+
+bool oracle_stores(struct world *world, const struct oracle_copies *copies, const char **ret_why)
+{
+    size_t good = 0;
+    why[0] = '\0';
+    for (unsigned i = 0; i < WORLD_STORES; i++) {
+        if (world->stores[i].service == NULL)
+            snprintf(why, sizeof why, "store %u does not run", i + 1);
+        else
+            good += see_store(world->stores[i].service, copies);
+    }
+    if (why[0] == '\0' && good != copies->n)
+        snprintf(why, sizeof why, "%zu copies that are counted on are on no store", copies->n - good);
+    *ret_why = why;
+    return why[0] == '\0';
+}
+
