@@ -7,6 +7,7 @@
 #include "put.h"
 #include "rebuild.h"
 #include "meta.pb-c.h"
+#include "verify.h"
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -241,6 +242,8 @@ static int task_seal(struct store *s, const Tarn__ChunkTask *message, Tarn__Chun
     result->length = held.chunk->length;
     result->digest = err == 0 ? chunk_digest(held.chunk) : 0;
     store_release(s, &held);
+    if (err == 0)
+        verify_note(s->verify, message->chunk);
     return err;
 }
 

@@ -9,6 +9,7 @@
 #include "put.h"
 #include "rebuild.h"
 #include "store.h"
+#include "verify.h"
 #include "common/err.h"
 #include "proto/ops.h"
 
@@ -264,6 +265,8 @@ static int handle_seal(void *ctx, struct rpc_request *request, const void *messa
     err = put_seal(s->volume, held.chunk, m->generation, m->length);
     stat_fill(held.chunk, &reply);
     store_release(s, &held);
+    if (err == 0)
+        verify_note(s->verify, m->chunk);
     return err != 0 ? err : rpc_reply(request, &reply.base);
 }
 

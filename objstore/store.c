@@ -2,6 +2,7 @@
 
 #include "beat.h"
 #include "ops.h"
+#include "verify.h"
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -80,7 +81,8 @@ int store_open(struct io *io, const struct store_options *options, struct store 
 
 int store_serve(struct store *s)
 {
-    return s->n_meta == 0 ? 0 : beat_start(s, &s->beat);
+    int err = s->local_server != NULL ? verify_start(s, &s->verify) : 0;
+    return err != 0 || s->n_meta == 0 ? err : beat_start(s, &s->beat);
 }
 
 const char *store_address(const struct store *s)
@@ -92,6 +94,8 @@ void store_stop(struct store *s)
 {
     if (s->beat != NULL)
         beat_stop(s->beat);
+    verify_stop(s->verify);
+    s->verify = NULL;
     if (s->local_server != NULL)
         rpc_server_stop(s->local_server);
     if (s->server != NULL)

@@ -44,6 +44,7 @@ struct peer {
 };
 
 struct beat;
+struct verify;
 struct store {
     struct io *io;
     const struct rpc_auth *auth;
@@ -61,6 +62,7 @@ struct store {
     uint64_t inventory_ms;
     uint64_t contact_ms;  /* last answer of the metadata service, 0 = never */
     struct beat *beat;
+    struct verify *verify; /* NULL without a local socket */
     /* Chunks deleted in this life that somebody with an old map may still write to: a write must not make
      * them anew with holes. Ids are never reused, so the bound only limits how long that is remembered.
      * For what an earlier life deleted: chunks below first_chunk were given out before this life joined,

@@ -1,0 +1,19 @@
+/* Verifies chunks in idle moments after they were sealed, so that the first local reader or task does not wait for it: a
+ * descriptor is only handed over after every cell was read from the disk and compared once (handover.c). Yields to
+ * requests. Only for stores with a local socket; elsewhere nobody is handed anything.
+ * Threads: the io's. */
+#ifndef TARN_OBJSTORE_VERIFY_H
+#define TARN_OBJSTORE_VERIFY_H
+
+#include "store.h"
+
+/* Chunks waiting at a time; what is noted beyond it is verified at its first handover instead. */
+#define VERIFY_WAITING_MAX 4096
+
+struct verify;
+int verify_start(struct store *store, struct verify **ret);
+/* The chunk was sealed here. Never waits. */
+void verify_note(struct verify *verify, uint64_t chunk); /* NULL verify allowed */
+void verify_stop(struct verify *verify);                 /* NULL allowed; waits, frees */
+
+#endif
