@@ -236,6 +236,37 @@ static int reply_status(struct server *server, struct rpc_request *request,
     return err;
 }
 
+/* The tables learn of a node's fill when it changes noticeably; the last beat knows better. */
+static int reply_nodes(struct server *server, struct rpc_request *request, const struct fsm_result *result)
+{
+    Tarn__NodeListReply *reply = tarn__node_list_reply__unpack(NULL, result->reply_len, result->reply);
+    if (reply == NULL)
+        return -E_CORRUPT;
+    for (size_t i = 0; i < reply->n_nodes; i++) {
+        Tarn__Node *node = reply->nodes[i];
+        const struct live_node *live = map_get(&server->nodes, node->id);
+        if (live == NULL || live->heard_ms == 0 || live->last_total == 0)
+            continue;
+        node->total = live->last_total;
+        node->free = live->last_free;
+        node->chunks = live->last_chunks;
+        node->seen_ms = io_mono_ms(server->io) - live->heard_ms;
+    }
+    int err = rpc_reply(request, &reply->base);
+    tarn__node_list_reply__free_unpacked(reply, NULL);
+    return err;
+}
+
+static int handle_node_list(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct server *server = ctx;
+    struct fsm_result result = {0};
+    int err = query(server, request, message, &result);
+    err = err != 0 ? refuse(server, request, err, "") : reply_nodes(server, request, &result);
+    fsm_result_fini(&result);
+    return err;
+}
+
 static int handle_status(void *ctx, struct rpc_request *request, const void *message)
 {
     struct server *server = ctx;
@@ -308,7 +339,7 @@ static const struct rpc_op ops[] = {
     QUERY(LOCATIONS, locations),
     QUERY(GETLK, get_lock),
     QUERY(ROLE_GET, role_get),
-    QUERY(NODE_LIST, node_list),
+    OTHER(NODE_LIST, node_list, handle_node_list),
     OTHER(STATUS, status, handle_status),
     QUERY(USER_GET, user_get),
     QUERY(JOB_GET, job_get),

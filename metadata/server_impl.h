@@ -28,7 +28,8 @@ struct live_session {
 struct live_node {
     uint32_t id;
     bool known, up; /* as the tables have it */
-    uint64_t epoch, total, free, chunks;
+    uint64_t epoch, total, free, chunks; /* as the tables have them */
+    uint64_t last_total, last_free, last_chunks; /* as the last beat said */
     uint64_t heard_ms, filled_ms;
     uint32_t given_crc; /* of the tasks it was last given */
 };

@@ -99,6 +99,9 @@ static bool fill_differs(const struct live_node *node, const Tarn__NodeBeat *bea
 static int beat_record(struct server *server, struct live_node *node, const Tarn__NodeBeat *beat)
 {
     uint64_t now = io_mono_ms(server->io);
+    node->last_total = beat->total;
+    node->last_free = beat->free;
+    node->last_chunks = beat->chunks;
     bool rise = !node->up;
     bool fill = fill_differs(node, beat) &&
                 (node->filled_ms == 0 || now - node->filled_ms >= NODE_FILL_PAUSE_MS);
