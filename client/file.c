@@ -33,6 +33,7 @@ int file_adopt(struct meta *meta, struct stores *stores, const Tarn__Attr *attr,
     if ((flags & O_TRUNC) || attr->version != file->inode->version)
         inode_pages_drop(file->inode);
     inode_learn(file->inode, attr);
+    file->inode->settled |= file->inode->handles == 1 && attr->size == 0;
     *ret = file;
     return 0;
 }
@@ -70,7 +71,8 @@ int file_close(struct file *file)
     CHECK_MAGIC(file, FILE_MAGIC);
     int flushed = file_mtime_flush(file);
     if (file_writes(file) && --file->inode->writers == 0) {
-        /* The close may seal our chunks. */
+        /* The close may seal our chunks, which brings them to disk, too: file_sync() waits for that. */
+        file->inode->settled = false;
         inode_open_clear(file->inode);
         inode_pages_drop(file->inode);
     }

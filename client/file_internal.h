@@ -65,6 +65,7 @@ struct inode {
     uint64_t grow_to;        /* highest end of stored data that is not told yet; 0 = none */
     struct fiber_mutex growing;
     bool mtime_owed;
+    bool settled; /* nothing of this file is on its way to a disk because of a close before */
 };
 
 struct file {

@@ -74,9 +74,7 @@ static int chunk_prepare(struct file *file, struct extent_ref **ref, const Proto
     Tarn__Extent *extent = (*ref)->extent;
     uint64_t old_chunk = extent->clone_of;
     if (old_chunk) {
-        int r = stores_clone(file->stores, extent);
-        if (r == 0) /* the old copy may be on disk everywhere: the new one must be before it takes over */
-            r = stores_sync(file->stores, extent);
+        int r = stores_clone(file->stores, extent); /* on disk at every member when it returns */
         return r < 0 ? r : chunk_swap(file, ref, old_chunk);
     }
     if (data->len == 0)
@@ -448,6 +446,38 @@ static int sync_one(struct file *file, struct extent_ref *ref)
     return r;
 }
 
+static bool page_is_settled(const struct map_page *page)
+{
+    for (size_t i = 0; i < page->n; i++)
+        if (page->refs[i]->extent->unsettled)
+            return false;
+    return true;
+}
+
+/* Waits until what was written before an earlier close is on disk: the seals are under way, milliseconds
+ * each. Once for an inode: what this process writes from now on is in inode->open. */
+static int sync_closed(struct file *file)
+{
+    struct inode *inode = file->inode;
+    struct file_retry retry = {0};
+    for (uint64_t at = 0; !inode->settled && at < inode->size;) {
+        struct map_page *page = NULL;
+        struct file_view view = {.fetches = inode->fetches, .fetched = true};
+        int r = file_map_page(file, &view, at, &page);
+        if (r < 0)
+            return r;
+        if (page_is_settled(page)) {
+            at = page->to;
+            continue;
+        }
+        r = file_retry_pause(file, &retry);
+        if (r < 0)
+            return r == -E_TIMEOUT ? -E_UNAVAIL : r;
+    }
+    inode->settled = true;
+    return 0;
+}
+
 int file_sync(struct file *file)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
@@ -461,7 +491,7 @@ int file_sync(struct file *file)
         if (r < 0 && result == 0)
             result = r;
     }
-    return result;
+    return result < 0 ? result : sync_closed(file);
 }
 
 /* Cuts the open chunk in which the new end lies at its members, so that what is behind it never comes

@@ -36,8 +36,8 @@ extern const struct meta_cred meta_root;
 /* One call. `request` is a message whose field `ctx` (when it has one; *ctx_field points at it) is filled in
  * here: session, a new seq for changes, cred. ret_reply may be NULL. `detail` (160 bytes, may be NULL)
  * receives the server's words. Retries leader changes and lost replies until give_up_ms. A change is
- * carried out at most once. Errors: the server's, -E_UNAVAIL, -E_NO_SESSION (expired meanwhile: the change did
- * not happen), -E_CANCELED. */
+ * carried out at most once. Errors: the server's, -E_UNAVAIL, -E_NO_SESSION (expired meanwhile: the change
+ * happened before that or not at all; as with -E_UNAVAIL, only a look can tell), -E_CANCELED. */
 int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
               const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type,
               void *ret_reply, char *detail);

@@ -32,7 +32,7 @@ int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint6
 int stores_write(struct stores *stores, Tarn__Extent *extent, uint64_t offset, const void *buf, size_t n, bool sync);
 int stores_sync(struct stores *stores, Tarn__Extent *extent);
 int stores_truncate(struct stores *stores, Tarn__Extent *extent, uint64_t length);
-int stores_clone(struct stores *stores, Tarn__Extent *extent); /* carries out extent->clone_of */
+int stores_clone(struct stores *stores, Tarn__Extent *extent); /* carries out extent->clone_of, on disk everywhere */
 /* A read-only descriptor of the chunk's file when a replica is on this machine and the chunk is
  * sealed; kept in a bounded cache (borrowed until the next call that waits, dup() to keep).
  * -E_NOTSUP when not possible. */

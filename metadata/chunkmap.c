@@ -275,6 +275,22 @@ void replica_message(const struct chunk_replica *replica, const struct cluster *
     out->up = node->up;
 }
 
+/* A member that is down counts for nothing: it may come back without what was not synced. */
+static bool unsettled(const struct chunk *chunk, const struct cluster *cluster)
+{
+    bool any = false;
+    for (unsigned i = 0; i < chunk->n_replicas; i++) {
+        const struct chunk_replica *r = &chunk->replicas[i];
+        const struct node *node = cluster_node(cluster, r->disk);
+        if (!(r->flags & REPLICA_READY))
+            continue;
+        if (!(r->flags & REPLICA_SEALED) && node != NULL && node->up)
+            return true;
+        any |= (r->flags & REPLICA_SEALED) != 0;
+    }
+    return !any;
+}
+
 void extent_message_fill(const struct extent *extent, const struct chunk *chunk,
                          const struct cluster *cluster, struct extent_message *out)
 {
@@ -287,6 +303,7 @@ void extent_message_fill(const struct extent *extent, const struct chunk *chunk,
     m->generation = chunk->generation;
     m->state = (Tarn__ChunkState)chunk->state;
     m->chunk_length = chunk->state == TARN__CHUNK_STATE__CHUNK_SEALED ? chunk->length : 0;
+    m->unsettled = chunk->state == TARN__CHUNK_STATE__CHUNK_SEALED && unsettled(chunk, cluster);
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         if (!(chunk->replicas[i].flags & REPLICA_READY))
             continue;

@@ -5,7 +5,8 @@
 
 enum raft_wire_type {
     RAFT_TYPE_APPEND = 1, RAFT_TYPE_APPEND_RESULT = 2, RAFT_TYPE_VOTE = 3, RAFT_TYPE_VOTE_RESULT = 4,
-    RAFT_TYPE_INSTALL = 5, RAFT_TYPE_TIMEOUT_NOW = 6
+    RAFT_TYPE_INSTALL = 5, RAFT_TYPE_TIMEOUT_NOW = 6,
+    RAFT_TYPE_END_ASK = 100, RAFT_TYPE_END = 101 /* ours: how far does your log reach (replica_newcomer.c) */
 };
 enum raft_wire_entry { RAFT_ENTRY_COMMAND = 1, RAFT_ENTRY_BARRIER = 2, RAFT_ENTRY_CHANGE = 3 };
 

@@ -50,6 +50,7 @@ void replica_wake_all(struct replica *replica)
     fiber_queue_wake_all(&replica->timer_wake);
     fiber_queue_wake_all(&replica->read_wake);
     fiber_queue_wake_all(&replica->snapshot_wake);
+    fiber_queue_wake_all(&replica->newcomer_wake);
 }
 
 void replica_fail(struct replica *replica, int err, const char *what)
@@ -66,11 +67,19 @@ void replica_fail(struct replica *replica, int err, const char *what)
 }
 
 /* ------------------------------------------------------------------ messages out */
+static bool is_silent(const struct replica *replica)
+{
+    return replica->muted || io_mono_ns(replica->io) < replica->quiet_until_ns;
+}
+
 static void send_message(struct replica *replica, const struct raft_message *in)
 {
-    if (replica->muted || in->server_id < 1 || in->server_id > replica->options.n_servers ||
+    if (is_silent(replica) || in->server_id < 1 || in->server_id > replica->options.n_servers ||
         in->server_id == replica->options.id)
         return;
+    if (in->type == RAFT_REQUEST_VOTE && !newcomer_may_vote(replica, in->request_vote.term, in->request_vote.last_log_term,
+                                                              in->request_vote.last_log_index))
+        return; /* R9 */
     struct transport_message *out = transport_message_new();
     if (out == NULL)
         return; /* as good as lost on the way */
@@ -339,7 +348,7 @@ static int receive_append_result(struct replica *replica, const Tarn__RaftMessag
 
 static int receive_vote(struct replica *replica, const Tarn__RaftMessage *in)
 {
-    if (io_mono_ns(replica->io) < replica->silent_until_ns)
+    if (io_mono_ns(replica->io) < replica->silent_until_ns || !newcomer_may_vote(replica, in->term, in->last_term, in->last_index))
         return 0;
     struct raft_message message = {.request_vote = {.version = (unsigned char)in->version,
                                                     .term = in->term,
@@ -406,6 +415,12 @@ static int dispatch(struct replica *replica, const Tarn__RaftMessage *in, const 
         return receive_vote_result(replica, in);
     case RAFT_TYPE_INSTALL:
         return receive_install(replica, in);
+    case RAFT_TYPE_END_ASK:
+        newcomer_asked(replica, in);
+        return 0;
+    case RAFT_TYPE_END:
+        newcomer_told(replica, in);
+        return 0;
     default:
         return -E_PROTO;
     }
@@ -419,7 +434,7 @@ int replica_handle_raft(struct replica *replica, struct rpc_request *request, co
     int err = fiber_mutex_lock(&replica->step_lock);
     if (err != 0)
         return err;
-    if (replica->stopping || replica->failed != 0 || replica->muted)
+    if (replica->stopping || replica->failed != 0 || is_silent(replica))
         err = -E_UNAVAIL;
     else if (transport_in_order(replica->transport, in)) /* R7 */
         err = dispatch(replica, in, request->payload, request->payload_len);
@@ -700,6 +715,12 @@ uint64_t core_apply_limit(const struct replica *replica)
 uint64_t core_term(const struct replica *replica)
 {
     return raft_current_term(&replica->core->raft);
+}
+
+uint64_t core_match(const struct replica *replica, uint32_t id)
+{
+    raft_index index = 0;
+    return raft_match_index(&replica->core->raft, id, &index) == 0 ? index : 0;
 }
 
 uint64_t replica_term(const struct replica *replica)

@@ -29,7 +29,8 @@ struct replica_options {
     void *arg;
 };
 /* Opens or recovers and takes part (waits). `options` are copied except auth and arg; of an empty
- * directory the initial configuration is made from the addresses: the same on every replica.
+ * directory the initial configuration is made from the addresses: the same on every replica. Of several
+ * servers one with an empty directory does not vote until all others have answered it (R9).
  * Errors: -E_CORRUPT with a log line naming the file, -E_INVAL the log was made for another number of
  * replicas, -E_IO, -E_NOSPC, -E_ACCES. */
 int replica_start(struct io *io, const struct replica_options *options, struct replica **ret);

@@ -4,9 +4,10 @@
  *   replica_writer.c    proposals to raft, entries to disk
  *   replica_start.c     opening, recovery, start and stop
  *   replica_apply.c     proposals, the state machine, linearizable reads
+ *   replica_newcomer.c  beginning with an empty directory
  *   replica_snapshot.c  taking snapshots, pulling and installing those of others
  *
- * Rules of raft_step() that this driver keeps (R1-R8, each was a bug in somebody's driver):
+ * Rules of raft_step() that this driver keeps (R1-R9, each was a bug in somebody's driver):
  *   R1 report as persisted only what is still in the log as written, and only beyond last_stored;
  *   R2 while a snapshot is being installed report no persisted entries and apply nothing;
  *   R3 take a snapshot only at or below last_stored, with no uncommitted configuration;
@@ -17,6 +18,8 @@
  *   R8 libraft refuses entries that begin before the first one it still has, though they are committed
  *      here: when answers were lost and this replica compacted its log meanwhile, the leader would
  *      send snapshots for ever. (And entries from index 1 on it would append a second time.)
+ *   R9 a replica that lost its directory does not vote before it knows what it may have promised
+ *      (replica_newcomer.c).
  * And ours: applied <= last_stored <= what is on disk, so the tables never run ahead of the log. */
 #ifndef TARN_METADATA_REPLICA_IMPL_H
 #define TARN_METADATA_REPLICA_IMPL_H
@@ -96,6 +99,12 @@ struct replica {
     uint64_t heard_term, heard_from, heard_stamp; /* as follower: the leader's last stamp */
     uint64_t silent_until_ns; /* after a restart no vote: a lease we granted before may still run */
 
+    /* newcomer: began with an empty directory; what the others have told of their terms and logs */
+    bool newcomer, told[CONFIG_META_MAX]; /* told: by id - 1 */
+    uint64_t told_term, told_last_term, told_last_index;
+    struct fiber_queue newcomer_wake;
+    uint64_t quiet_until_ns; /* says and hears nothing, so that it leads no more */
+
     /* snapshots */
     struct fiber_queue snapshot_wake;
     struct snapshot_meta snapshot; /* the newest; index 0 = none */
@@ -116,6 +125,7 @@ int core_configuration_applied(struct replica *replica, uint64_t index, const vo
 bool core_describe(struct replica *replica, struct snapshot_meta *ret);
 uint64_t core_apply_limit(const struct replica *replica);
 uint64_t core_term(const struct replica *replica);
+uint64_t core_match(const struct replica *replica, uint32_t id); /* leader: how far that log agrees with ours */
 void core_abandon_install(struct replica *replica);
 /* The bytes of the first configuration entry; freed with free(). */
 int core_bootstrap_entry(struct replica *replica, uint8_t **ret_data, size_t *ret_len);
@@ -138,6 +148,14 @@ void apply_fiber(void *arg);
 void replica_check_ready(struct replica *replica);
 void replica_leadership_lost(struct replica *replica);
 uint64_t replica_quorum_stamp(const struct replica *replica);
+
+/* ---- replica_newcomer.c ---- */
+int newcomer_init(struct replica *replica, bool empty); /* before anything is written to the log */
+/* For a candidate of that term with a log of that end. */
+bool newcomer_may_vote(const struct replica *replica, uint64_t term, uint64_t last_term, uint64_t last_index);
+void newcomer_asked(struct replica *replica, const Tarn__RaftMessage *in); /* with step_lock held */
+void newcomer_told(struct replica *replica, const Tarn__RaftMessage *in);
+void newcomer_fiber(void *arg);
 
 /* ---- replica_snapshot.c ---- */
 void snapshot_fiber(void *arg);

@@ -243,6 +243,8 @@ static int take_part(struct replica *replica)
         err = spawn(replica, "raft-timer", timer_fiber);
     if (err == 0)
         err = spawn(replica, "raft-snapshot", snapshot_fiber);
+    if (err == 0 && replica->newcomer)
+        err = spawn(replica, "raft-newcomer", newcomer_fiber);
     return err;
 }
 
@@ -259,6 +261,8 @@ int replica_start(struct io *io, const struct replica_options *options, struct r
         err = make_dirs(replica);
     if (err == 0)
         err = open_log(replica);
+    if (err == 0 && replica->options.n_servers > 1)
+        err = newcomer_init(replica, wal_current_term(replica->wal) == 0);
     if (err == 0)
         err = bootstrap(replica);
     if (err == 0)

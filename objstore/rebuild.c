@@ -73,7 +73,9 @@ int rebuild_clone(struct store *s, uint64_t chunk, uint64_t generation, uint64_t
         err = 0; /* repeated after the swap removed the source */
     }
     store_release(s, &target);
-    return err;
+    /* C19: the source may be on disk everywhere, so the clone must be before it takes over. Here, not by a sync that the
+     * client asks for afterwards: a loss of power between the two would leave nothing to sync, and no sign of it. */
+    return err == 0 ? journal_sync(s->volume->journal) : err;
 }
 
 /* ------------------------------------------------------------------ copy */

@@ -117,7 +117,10 @@ int store_refuses(const struct store *s, uint64_t id)
 {
     const struct chunk *c = map_get(&s->volume->index.chunks, id);
     if (c == NULL || !chunk_is_real(c))
-        return map_get(&s->deleted, id) != NULL ? -E_STALE : id < s->first_chunk ? -E_NOENT : 0;
+        return map_get(&s->deleted, id) != NULL          ? -E_STALE
+               : s->n_meta > 0 && s->first_chunk == 0 ? -E_BUSY
+               : id < s->first_chunk                  ? -E_NOENT
+                                                      : 0;
     return volume_suspects(s->volume, c) ? -E_BUSY : 0;
 }
 

@@ -66,7 +66,7 @@ struct store {
     /* Chunks deleted in this life that somebody with an old map may still write to: a write must not make
      * them anew with holes. Ids are never reused, so the bound only limits how long that is remembered.
      * For what an earlier life deleted: chunks below first_chunk were given out before this life joined,
-     * so what is not here of them is not counted on here (C16). 0 = not joined. */
+     * so what is not here of them is not counted on here (C16). 0 = not joined: nothing is made. */
     struct map deleted;
     uint64_t first_chunk;
 };

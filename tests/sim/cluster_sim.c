@@ -302,9 +302,9 @@ static uint64_t run_seed(uint64_t seed, uint64_t seconds)
             checked += run->workers[c][w].checked;
         }
     printf("seed %" PRIu64 ": %" PRIu64 " writes acknowledged, %" PRIu64 " in doubt, %" PRIu64 " checks, %" PRIu64
-           " locks, %u crashes (%u of power), %u partitions, %u disks, %" PRIu64 " s, trace %016" PRIx64 "\n",
+           " locks, %u crashes (%u of power), %u partitions, %u disks, %u wipes, %" PRIu64 " s, trace %016" PRIx64 "\n",
            seed, acked, doubtful, checked, run->grants, run->world.crashes, run->world.power_losses, run->world.partitions,
-           run->world.disk_faults, sim_now_ns(run->world.sim) / 1000000000, hash);
+           run->world.disk_faults, run->world.wipes, sim_now_ns(run->world.sim) / 1000000000, hash);
     fflush(stdout);
     CHECK(acked > 0 && checked > 0);
     world_destroy(&run->world);

@@ -29,9 +29,33 @@ static void wait_for_the_end(void)
         continue;
 }
 
+static int remove_one(void *arg, const char *name)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", (const char *)arg, name);
+    int err = io_unlink(fiber_io(), path);
+    return err == -E_CANCELED ? err : 0;
+}
+
+/* The disk of the replica is replaced by an empty one. */
+static int wipe(void)
+{
+    static char dirs[][32] = {"/meta/log", "/meta/snapshots", "/meta"};
+    int err = 0;
+    for (unsigned i = 0; i < ARRAY_SIZE(dirs) && err == 0; i++) {
+        err = io_list(fiber_io(), dirs[i], remove_one, dirs[i]);
+        if (err == 0)
+            err = io_sync_dir(fiber_io(), dirs[i]);
+    }
+    return err;
+}
+
 static void meta_program(void *arg)
 {
     struct world_host *self = arg;
+    if (self->wiped && wipe() != 0)
+        return; /* crashed again: the next life does it */
+    self->wiped = false;
     const struct config *config = &self->world->config;
     const char *addresses[CONFIG_META_MAX];
     for (unsigned i = 0; i < config->n_meta; i++)
@@ -252,13 +276,27 @@ static void all_lose_power(struct world *world)
         crash(world, &world->stores[i], true);
 }
 
+/* One replica loses its directory, while the others have theirs and are not newcomers themselves. */
+static void lose_directory(struct world *world)
+{
+    for (unsigned i = 0; i < WORLD_META; i++)
+        if (world->metas[i].service == NULL || server_replica(world->metas[i].service)->newcomer)
+            return;
+    struct world_host *victim = &world->metas[draw(world, WORLD_META)];
+    crash(world, victim, false);
+    victim->wiped = true;
+    world->wipes++;
+}
+
 void world_fault(struct world *world)
 {
     switch (draw(world, world->quiet ? 18 : 12)) {
     case 0: /* a minority of the replicas: the rest goes on */
     case 1:
     case 2:
-        if (down(world->metas, WORLD_META) == 0)
+        if (draw(world, 8) == 0)
+            lose_directory(world);
+        else if (down(world->metas, WORLD_META) == 0)
             crash(world, &world->metas[draw(world, WORLD_META)], power_or_not(world));
         break;
     case 3: /* at most two stores: one copy of three is left, and the two come back with theirs */

@@ -25,6 +25,7 @@ struct world_host {
     void *service;       /* the running struct server or struct store, NULL while it is down */
     uint64_t back_at_ns; /* when it comes back; 0 = it is up */
     unsigned boots;      /* losses of power so far */
+    bool wiped;          /* a replica: its next start finds an empty directory */
     bool tainted;        /* a store lost power and the cluster has not yet decided what of it counts */
 };
 struct world_hooks {
@@ -40,7 +41,7 @@ struct world {
     struct world_hooks hooks;
     struct world_host metas[WORLD_META], stores[WORLD_STORES], clients[WORLD_CLIENTS];
     bool quiet; /* the workers rest between operations: more losses of power, which then find more that is not synced */
-    unsigned crashes, power_losses, partitions, disk_faults;
+    unsigned crashes, power_losses, partitions, disk_faults, wipes;
 };
 
 /* All hosts up and their programs starting. stormy: the network loses and resets. */

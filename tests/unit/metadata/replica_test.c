@@ -24,6 +24,7 @@ struct member {
     struct replica *replica; /* NULL while it is down */
     bool working;
     int start_err;
+    const char *dir;
     struct fiber_queue until_stopped;
     struct fiber_group clients;
     unsigned next_client;
@@ -126,7 +127,7 @@ static int member_serve(struct member *member, struct io *io, struct rpc_service
     int err = io_listen(io, cluster->addresses[member->id - 1], &listener);
     if (err != 0)
         return err;
-    struct replica_options options = {.dir = "/meta",
+    struct replica_options options = {.dir = member->dir,
                                       .id = member->id,
                                       .n_servers = cluster->n,
                                       .addresses = cluster->addresses,
@@ -192,7 +193,7 @@ static struct cluster *cluster_create(uint64_t seed, unsigned n, const struct si
         snprintf(name, sizeof name, "m%u", i + 1);
         snprintf(cluster->address_text[i], sizeof cluster->address_text[i], "tcp:m%u:7000", i + 1);
         cluster->addresses[i] = cluster->address_text[i];
-        *member = (struct member){.cluster = cluster, .id = i + 1};
+        *member = (struct member){.cluster = cluster, .id = i + 1, .dir = "/meta"};
         member->host = sim_host_create(cluster->sim, name);
     }
     for (unsigned i = 0; i < n; i++)
@@ -413,6 +414,46 @@ static void a_restarted_follower_keeps_its_promise(void **state)
     }
 }
 
+/* R9. One replica is behind; another, which made the majority of what was committed meanwhile, loses its directory. The
+ * two must not elect a leader without the third, who alone has it. */
+static void a_replica_that_lost_its_directory_does_not_vote(void **state)
+{
+    for (uint64_t seed = 70; seed < 80; seed++) {
+        struct cluster *cluster = cluster_create(seed, 3, NULL);
+        assert_end(sim_run(cluster->sim, 60000, has_progress, cluster), seed, cluster);
+        struct member *leader = leader_of(cluster);
+        struct member *loser = &cluster->members[leader->id % 3], *behind = &cluster->members[loser->id % 3];
+        sim_isolate(behind->host, true);
+        run_ms(cluster, 3000);
+        sim_isolate(leader->host, true);
+        sim_host_crash(loser->host, true);
+        loser->dir = "/empty";
+        sim_isolate(behind->host, false);
+        sim_cut(behind->host, leader->host, true);
+        sim_cut(leader->host, behind->host, true);
+        member_start(loser, sim_host_restart(loser->host));
+        run_ms(cluster, 15000);
+        assert_null(leader_of(cluster));
+        settle(cluster, seed);
+        cluster_destroy(cluster);
+    }
+}
+
+/* Where the leader has seen its longer log, too: libraft alone would never send it again (seed 104 of cluster_sim). */
+static void a_replica_that_lost_its_directory_gets_the_log_again(void **state)
+{
+    for (uint64_t seed = 80; seed < 90; seed++) {
+        struct cluster *cluster = cluster_create(seed, 3, NULL);
+        assert_end(sim_run(cluster->sim, 60000, has_progress, cluster), seed, cluster);
+        struct member *loser = &cluster->members[leader_of(cluster)->id % 3];
+        sim_host_crash(loser->host, false);
+        loser->dir = "/empty";
+        member_start(loser, sim_host_restart(loser->host));
+        settle(cluster, seed);
+        cluster_destroy(cluster);
+    }
+}
+
 static void a_full_log_disk_stops_one_and_not_the_others(void **state)
 {
     struct cluster *cluster = cluster_create(6, 3, NULL);
@@ -504,6 +545,8 @@ int main(void)
         cmocka_unit_test(a_replica_that_lags_pulls_a_snapshot),
         cmocka_unit_test(an_isolated_leader_answers_nobody),
         cmocka_unit_test(a_restarted_follower_keeps_its_promise),
+        cmocka_unit_test(a_replica_that_lost_its_directory_does_not_vote),
+        cmocka_unit_test(a_replica_that_lost_its_directory_gets_the_log_again),
         cmocka_unit_test(a_full_log_disk_stops_one_and_not_the_others),
         cmocka_unit_test(three_replicas_survive_storms),
         cmocka_unit_test(five_replicas_survive_storms),
