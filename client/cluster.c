@@ -75,20 +75,48 @@ static int text_write(struct text *text, const char *dir, const char *name, mode
 
 /* ---- ports: all are held open until every one is chosen, so no two are the same */
 
+#define PORT_MIN 15000
+#define PORT_TRIES 1000
+
+/* First port the kernel gives to outgoing connections. Ours lie below: while a daemon is being restarted, nobody
+ * else's connection may happen to take its port. */
+static unsigned port_end(void)
+{
+    unsigned low = 0;
+    FILE *file = fopen("/proc/sys/net/ipv4/ip_local_port_range", "re");
+    if (file != NULL) {
+        if (fscanf(file, "%u", &low) != 1)
+            low = 0;
+        fclose(file);
+    }
+    return low > PORT_MIN + 1000 ? low : 32768;
+}
+
+static int bind_port(uint16_t port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0)
+        return fd;
+    int err = err_from_errno(errno);
+    if (fd >= 0)
+        close(fd);
+    return err;
+}
+
 static int free_port(int *ret_fd, uint16_t *ret_port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t n = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, n) < 0 || getsockname(fd, (struct sockaddr *)&address, &n) < 0) {
-        int err = err_from_errno(errno);
-        if (fd >= 0)
-            close(fd);
-        return err;
+    unsigned end = port_end();
+    int fd = -E_ADDRINUSE;
+    for (unsigned i = 0; i < PORT_TRIES && fd == -E_ADDRINUSE; i++) {
+        uint32_t chance;
+        if (getrandom(&chance, sizeof chance, 0) != sizeof chance)
+            return -E_IO;
+        *ret_port = (uint16_t)(PORT_MIN + chance % (end - PORT_MIN));
+        fd = bind_port(*ret_port);
     }
     *ret_fd = fd;
-    *ret_port = ntohs(address.sin_port);
-    return 0;
+    return fd < 0 ? fd : 0;
 }
 
 static int choose_ports(struct cluster *cluster)
