@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BACKLOG 4096
@@ -215,10 +216,25 @@ static bool is_dead_path(const struct address *address)
     return dead;
 }
 
+/* The listening socket of a process that was killed lives on in its ring until the kernel has taken the ring apart,
+ * which it does later, on a worker: a port in use may be free in a moment. Blocks the thread: listening is for starts. */
+#define BIND_TRIES 60
+#define BIND_PAUSE_NS 50000000 /* 3 s in all */
+
+static int bind_patiently(int fd, const struct sockaddr *sockaddr, socklen_t len, bool local)
+{
+    int r = bind(fd, sockaddr, len);
+    for (unsigned i = 0; r < 0 && errno == EADDRINUSE && !local && i < BIND_TRIES; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = BIND_PAUSE_NS}, NULL);
+        r = bind(fd, sockaddr, len);
+    }
+    return r;
+}
+
 static int bind_address(int fd, const struct address *address)
 {
     const struct sockaddr *sockaddr = (const struct sockaddr *)&address->sockaddr;
-    if (bind(fd, sockaddr, address->len) == 0)
+    if (bind_patiently(fd, sockaddr, address->len, address->local) == 0)
         return 0;
     int error = errno;
     if (error == EADDRINUSE && address->local && is_dead_path(address)) {
