@@ -23,6 +23,8 @@ unsigned chunk_ready(const struct chunk *chunk); /* replicas that are ready, up 
 int chunk_make(struct tables *t, unsigned want, uint32_t writer, struct chunk *ret);
 int chunk_seal(struct tables *t, struct chunk *chunk, uint64_t length);
 int chunk_delete(struct tables *t, struct chunk *chunk);
+/* Asks the last ready copy again for the SEAL that failed there. Not yet saved. */
+int chunk_seal_again(struct tables *t, struct chunk *chunk, bool *ret_changed);
 /* The member leaves: DELETE is queued, the row keeps it until that is done. Not yet saved. */
 int chunk_replica_drop(struct tables *t, struct chunk *chunk, unsigned index);
 int chunk_task_add(struct tables *t, uint32_t node, Tarn__ChunkTask__Kind kind,

@@ -29,6 +29,20 @@ static bool on_up_node(struct tables *t, const struct chunk_replica *replica)
     return clustermap_get(t, replica->disk, &node) == 0 && node.up;
 }
 
+int chunk_seal_again(struct tables *t, struct chunk *chunk, bool *ret_changed)
+{
+    int err = 0;
+    for (unsigned i = 0; i < chunk->n_replicas && err == 0; i++) {
+        struct chunk_replica *r = &chunk->replicas[i];
+        if (!(r->flags & REPLICA_SEAL_AGAIN) || !on_up_node(t, r))
+            continue;
+        r->flags &= (uint8_t)~REPLICA_SEAL_AGAIN;
+        *ret_changed = true;
+        err = chunk_task_add(t, r->disk, TARN__CHUNK_TASK__KIND__SEAL, chunk);
+    }
+    return err;
+}
+
 /* The copy the others are compared with: the longest (one that lost its file answers with nothing),
  * the first of those, which is the primary unless it is gone. NULL while an answer is still to
  * come. */
@@ -101,7 +115,11 @@ static int done_seal(struct tables *t, struct chunk *chunk, unsigned index,
     if (!(r->flags & REPLICA_READY) || done->generation != chunk->generation)
         return 0;
     if (status != 0 && status != -E_NOENT) { /* its disk does not answer for it */
-        return chunk_ready(chunk) > 1 ? chunk_replica_drop(t, chunk, index) : 0;
+        if (chunk_ready(chunk) > 1)
+            return chunk_replica_drop(t, chunk, index);
+        r->flags |= REPLICA_SEAL_AGAIN; /* C4 keeps it, and without its seal it cannot be copied */
+        chunk->heal_after_ns = t->now + COPY_RETRY_NS;
+        return 0;
     }
     r->flags |= REPLICA_SEALED; /* a store that never saw a write holds an empty chunk */
     r->length = status == 0 ? done->length : 0;
@@ -234,9 +252,11 @@ static int inventory_expect(struct tables *t, const struct node *node, uint64_t 
     int index = find_replica(&chunk, node->id);
     if (index < 0 || !(chunk.replicas[index].flags & REPLICA_READY) || id >= node->join_chunk)
         return 0;
-    bool open = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN;
-    if (held_is_good(t, &chunk, (unsigned)index, held) || chunk_ready(&chunk) == 1)
-        return 0; /* C4: the last complete copy is never given up */
+    bool open = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN, again = false;
+    if (held_is_good(t, &chunk, (unsigned)index, held) || chunk_ready(&chunk) == 1) {
+        err = chunk_seal_again(t, &chunk, &again); /* C4: the last complete copy is never given up */
+        return err == 0 && again ? chunk_save(t, &chunk) : err;
+    }
     err = chunk_replica_drop(t, &chunk, (unsigned)index);
     if (open)
         chunk.generation++;

@@ -128,6 +128,8 @@ static int heal_chunk(struct healer *h, uint64_t id)
         return err;
     bool changed = false;
     err = drop_lost_copies(h, &chunk, &changed);
+    if (err == 0)
+        err = chunk_seal_again(h->t, &chunk, &changed);
     struct need need = look(h, &chunk);
     unsigned before = chunk.n_replicas;
     if (err == 0 && !need.wait && need.source && need.usable < chunk.want)

@@ -131,7 +131,8 @@ enum replica_flags {
     REPLICA_READY = 1,   /* holds every acknowledged byte */
     REPLICA_SEALED = 2,  /* has answered the SEAL: length and digest are known */
     REPLICA_COPYING = 4, /* a COPY to it is under way */
-    REPLICA_LEAVING = 8  /* a DELETE to it is under way */
+    REPLICA_LEAVING = 8, /* a DELETE to it is under way */
+    REPLICA_SEAL_AGAIN = 16 /* the last ready copy: its SEAL failed and is to be asked again */
 };
 struct chunk_replica {
     uint32_t disk;
