@@ -201,6 +201,8 @@ int heal_step(struct tables *t)
     if (err == 0)
         err = chunk_seal_due_step(t, STEP_GARBAGE, &done);
     if (err == 0)
+        err = ns_upgrade_step(t);
+    if (err == 0)
         err = recount_next(t);
     if (err == 0 &&
         (t->state.heal_next_ns <= t->now || t->state.heal_next_ns > t->now + PAUSE_MAX_NS))
@@ -225,7 +227,7 @@ static bool endangered_due(struct tables *t, const struct cluster *cluster, uint
 bool heal_due(struct tables *t, uint64_t now)
 {
     struct key garbage = key_table(TABLE_GARBAGE), to_seal = key_table(TABLE_TO_SEAL);
-    if (tables_any(t, &garbage) || tables_any(t, &to_seal))
+    if (tables_any(t, &garbage) || tables_any(t, &to_seal) || ns_upgrade_due(t))
         return true;
     _cleanup_(cluster_fini) struct cluster cluster;
     if (clustermap_load(t, &cluster) != 0)

@@ -121,6 +121,7 @@ int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new
                           .uid = spec->uid,
                           .gid = spec->gid,
                           .rdev = spec->rdev,
+                          .parent = dir->ino,
                           .version = 1};
     inode.mtime = inode.ctime = inode.atime = inode.btime = t->now;
     if (dir->mode &
@@ -129,10 +130,8 @@ int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new
         if (inode.type == TARN__FILE_TYPE__FT_DIR)
             inode.mode |= S_ISGID;
     }
-    if (inode.type == TARN__FILE_TYPE__FT_DIR) {
+    if (inode.type == TARN__FILE_TYPE__FT_DIR)
         inode.nlink = 2;
-        inode.parent = dir->ino;
-    }
     if (inode.type == TARN__FILE_TYPE__FT_SYMLINK) {
         inode.mode = 0777;
         inode.size = strlen(spec->target);
@@ -146,7 +145,7 @@ int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new
     return 0;
 }
 
-int ns_entry_add(struct tables *t, struct inode *dir, const char *name, const struct inode *child)
+int ns_entry_add(struct tables *t, struct inode *dir, const char *name, struct inode *child)
 {
     if (dir->nlink == 0)
         return -E_NOENT; /* removed, but still somebody's working directory */
@@ -154,6 +153,8 @@ int ns_entry_add(struct tables *t, struct inode *dir, const char *name, const st
     entry_encode(&(struct entry){.ino = child->ino, .type = child->type}, &w);
     struct key key = key_named(TABLE_ENTRY, dir->ino, name, strlen(name));
     int err = tables_put(t, &key, &w);
+    if (err == 0)
+        err = ns_link_added(t, &key, dir->ino, child);
     if (err != 0)
         return err;
     dir->entries++;
@@ -163,11 +164,12 @@ int ns_entry_add(struct tables *t, struct inode *dir, const char *name, const st
     return 0;
 }
 
-int ns_entry_remove(struct tables *t, struct inode *dir, const char *name,
-                    const struct inode *child)
+int ns_entry_remove(struct tables *t, struct inode *dir, const char *name, struct inode *child)
 {
     struct key key = key_named(TABLE_ENTRY, dir->ino, name, strlen(name));
     int err = tables_del(t, &key);
+    if (err == 0)
+        err = ns_link_removed(t, &key, dir->ino, child);
     if (err != 0)
         return err;
     CHECK(dir->entries > 0);
@@ -255,10 +257,11 @@ int ns_unref(struct tables *t, struct inode *inode)
     CHECK(inode->nlink > 0);
     inode->nlink = inode->type == TARN__FILE_TYPE__FT_DIR ? 0 : inode->nlink - 1;
     ns_touch(t, inode, false);
-    if (inode->nlink > 0)
-        return ns_inode_put(t, inode);
+    int err = inode->nlink == 1 ? ns_links_end(t, inode) : 0;
+    if (inode->nlink > 0 || err != 0)
+        return err != 0 ? err : ns_inode_put(t, inode);
     struct opens opens;
-    int err = session_opens(t, inode->ino, &opens);
+    err = session_opens(t, inode->ino, &opens);
     if (err != 0)
         return err;
     if (opens.handles == 0)

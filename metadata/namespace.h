@@ -57,10 +57,18 @@ int ns_where_dir(struct tables *t, const Tarn__Where *where, unsigned flags, str
 /* 0, -E_INVAL empty or with '/', "." or "..": -E_EXIST is the caller's; -E_NAMETOOLONG. */
 int ns_name_check(const char *name);
 
+/* The directory of (one of) the inode's names: its parent in the tree, the one whose quotas and
+ * policy count. The root is its own. -E_NOENT: not known yet (the row is of version 1). */
+int ns_parent_of(const struct inode *inode, uint64_t *ret_dir);
+/* Visits all directories that name the inode, in order of their numbers, with how many names it has
+ * there; visit returns 0 go on, 1 stop, or a negative code. -E_NOENT as above. Cost: O(links). */
+int ns_parents(struct tables *t, const struct inode *inode,
+               int (*visit)(void *arg, uint64_t dir, uint32_t names), void *arg);
+
 /* Building blocks; `dir` is changed in memory and must be put by the caller. */
 struct ns_new {
-    uint8_t type, flags, copies;
-    uint16_t mode;
+    uint8_t type, copies;
+    uint16_t mode, flags;
     uint32_t uid, gid;
     uint64_t rdev;
     const char *target;
@@ -68,9 +76,11 @@ struct ns_new {
 /* A new inode, not yet put and without an entry. */
 int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new *spec,
                   struct inode *ret);
-int ns_entry_add(struct tables *t, struct inode *dir, const char *name, const struct inode *child);
-int ns_entry_remove(struct tables *t, struct inode *dir, const char *name,
-                    const struct inode *child);
+/* Both keep the child's parent and link rows (N7, N8), so the child must be put by the caller, too.
+ * Of a new name of an old file nlink is raised first, of a removed one lowered afterwards
+ * (ns_unref). */
+int ns_entry_add(struct tables *t, struct inode *dir, const char *name, struct inode *child);
+int ns_entry_remove(struct tables *t, struct inode *dir, const char *name, struct inode *child);
 /* Both with puts of dir and child: makes a directory. */
 int ns_mkdir(struct tables *t, struct inode *dir, const char *name, const struct ns_new *spec,
              struct inode *ret);
@@ -92,6 +102,16 @@ int ns_prune(struct tables *t, uint64_t dir);
 /* Stores an extended attribute without a permission check. -E_RANGE -E_NOSPC. */
 int ns_xattr_set(struct tables *t, uint64_t ino, const char *name, ProtobufCBinaryData value);
 int ns_init(struct tables *t);
+
+/* namespace_links.c: the parts of ns_entry_add(), ns_entry_remove(), ns_cmd_link() and ns_unref()
+ * that keep parent and link rows. */
+int ns_link_added(struct tables *t, const struct key *entry, uint64_t dir, struct inode *child);
+int ns_link_removed(struct tables *t, const struct key *entry, uint64_t dir, struct inode *child);
+int ns_links_begin(struct tables *t, const struct inode *child); /* nlink is about to become 2 */
+int ns_links_end(struct tables *t, struct inode *child);         /* nlink has become 1 */
+/* Fills in parents and link rows of version 1, a bounded number of names a step. */
+bool ns_upgrade_due(const struct tables *t);
+int ns_upgrade_step(struct tables *t);
 
 /* Commands. */
 int ns_cmd_create(struct tables *t, const void *message);

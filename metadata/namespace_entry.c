@@ -252,8 +252,7 @@ static int rename_check(struct rename *r)
 static int rename_place(struct rename *r, struct inode *dir, const char *name, struct inode *inode)
 {
     if (is_dir(inode)) {
-        inode->parent = dir->ino;
-        inode->flags &= (uint8_t)~INODE_IMPLICIT; /* somebody named it: it is wanted */
+        inode->flags &= (uint16_t)~INODE_IMPLICIT; /* somebody named it: it is wanted */
         inode_fini(inode);
     }
     ns_touch(r->t, inode, false);
@@ -319,11 +318,13 @@ int ns_cmd_link(struct tables *t, const void *message)
     if (target.nlink >= NS_LINKS_MAX)
         return -E_MLINK;
     err = ns_may(t, &dir, NS_WRITE | NS_EXEC);
+    if (err == 0 && target.nlink == 1)
+        err = ns_links_begin(t, &target);
+    target.nlink++;
     if (err == 0)
         err = ns_entry_add(t, &dir, m->name, &target);
     if (err != 0)
         return err;
-    target.nlink++;
     ns_touch(t, &target, false);
     err = ns_inode_put(t, &dir);
     if (err == 0)

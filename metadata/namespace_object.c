@@ -77,7 +77,7 @@ static int replace(struct tables *t, struct ns_walk *at)
 }
 
 static int put_all(struct tables *t, const Tarn__NewObject *o, struct ns_walk *at,
-                   const struct inode *inode)
+                   struct inode *inode)
 {
     int err = ns_entry_add(t, &at->dir, at->name, inode);
     if (err == 0)
@@ -157,6 +157,8 @@ static int prune_one(struct tables *t, struct inode *dir, struct inode *parent)
         err = ns_entry_remove(t, parent, name, dir);
     if (err == 0 && self.ino != 0)
         err = ns_entry_add(t, parent, name, &self);
+    if (err == 0 && self.ino != 0)
+        err = ns_inode_put(t, &self);
     if (err == 0)
         err = ns_inode_put(t, parent);
     return err == 0 ? ns_unref(t, dir) : err;

@@ -108,6 +108,8 @@ static int step_aside(struct walker *w, const char *name, struct inode *file)
     if (err == 0)
         err = ns_entry_add(w->t, &dir, NS_SELF, file);
     if (err == 0)
+        err = ns_inode_put(w->t, file);
+    if (err == 0)
         err = ns_inode_put(w->t, &dir);
     if (err == 0)
         inode_move(file, &dir);

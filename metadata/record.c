@@ -94,9 +94,19 @@ static int done(const struct reader *r)
     return r->failed || reader_left(r) != 0 ? -E_CORRUPT : 0;
 }
 
+#define STATE_EXTRAS_MAX 64
+
+/* The numbers that came after version 1, in order of their coming; returns how many. */
+static size_t state_extras(struct state *s, uint64_t *ret[STATE_EXTRAS_MAX])
+{
+    uint64_t *const extras[] = {&s->tree_upgrade};
+    memcpy(ret, extras, sizeof extras);
+    return ARRAY_SIZE(extras);
+}
+
 void state_encode(const struct state *s, struct writer *w)
 {
-    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, RECORD_VERSION_STATE);
     const uint64_t numbers[] = {s->next_ino,     s->next_chunk,   s->next_session, s->next_upload,
                                 s->next_task,    s->next_handle,  s->next_job,     s->next_node,
                                 s->epoch,        s->files,        s->chunks,       s->sessions,
@@ -106,12 +116,31 @@ void state_encode(const struct state *s, struct writer *w)
         writer_u64(w, numbers[i]);
     for (size_t i = 0; i < ARRAY_SIZE(s->by_copies); i++)
         writer_u64(w, s->by_copies[i]);
+    struct state copy = *s;
+    uint64_t *extras[STATE_EXTRAS_MAX];
+    size_t n = state_extras(&copy, extras);
+    writer_u8(w, (uint8_t)n);
+    for (size_t i = 0; i < n; i++)
+        writer_u64(w, *extras[i]);
+}
+
+/* More numbers than are known here come from a later version. */
+static int state_decode_extras(struct reader *r, struct state *s)
+{
+    uint64_t *extras[STATE_EXTRAS_MAX];
+    size_t known = state_extras(s, extras), n = reader_u8(r);
+    if (!r->failed && n > known)
+        return -E_VERSION;
+    for (size_t i = 0; i < n; i++)
+        *extras[i] = reader_u64(r);
+    return 0;
 }
 
 int state_decode(const void *data, size_t n, struct state *ret)
 {
     struct reader r = reader_init(data, n);
-    if (!version_ok(&r))
+    uint8_t version = reader_u8(&r);
+    if (r.failed || version < 1 || version > RECORD_VERSION_STATE)
         return r.failed ? -E_CORRUPT : -E_VERSION;
     struct state s = {0};
     uint64_t next_node = 0;
@@ -125,6 +154,10 @@ int state_decode(const void *data, size_t n, struct state *ret)
     for (size_t i = 0; i < ARRAY_SIZE(s.by_copies); i++)
         s.by_copies[i] = reader_u64(&r);
     s.next_node = (uint32_t)next_node;
+    s.tree_upgrade = version == 1;
+    int err = version == 1 ? 0 : state_decode_extras(&r, &s);
+    if (err != 0)
+        return err;
     if (done(&r) != 0 || next_node > UINT32_MAX)
         return -E_CORRUPT;
     *ret = s;
@@ -161,9 +194,9 @@ enum { T_FILE = 1, T_DIR = 2, T_SYMLINK = 3, T_FIFO = 4, T_CHR = 5, T_BLK = 6, T
 
 void inode_encode(const struct inode *inode, struct writer *w)
 {
-    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, RECORD_VERSION_INODE);
     writer_u8(w, inode->type);
-    writer_u8(w, inode->flags);
+    writer_u16(w, inode->flags);
     writer_u8(w, inode->copies);
     writer_u16(w, inode->mode);
     writer_u32(w, inode->nlink);
@@ -179,19 +212,20 @@ void inode_encode(const struct inode *inode, struct writer *w)
     writer_bytes(w, inode->etag, inode->etag_len);
     if (inode->type == T_FILE)
         writer_u64(w, inode->allocated);
-    if (inode->type == T_DIR) {
-        writer_u64(w, inode->parent);
+    writer_u64(w, inode->parent);
+    if (inode->type == T_DIR)
         writer_u64(w, inode->entries);
-    }
     if (inode->type == T_CHR || inode->type == T_BLK)
         writer_u64(w, inode->rdev);
+    if (inode->flags & INODE_MOVED)
+        writer_u64(w, inode->moved_cover);
     if (inode->type == T_FILE || inode->type == T_DIR || inode->type == T_SYMLINK) {
         writer_u16(w, inode->data_len);
         writer_bytes(w, inode->data, inode->data_len);
     }
 }
 
-static int inode_decode_tail(struct reader *r, struct inode *inode)
+static int inode_decode_tail(struct reader *r, uint8_t version, struct inode *inode)
 {
     inode->etag_len = reader_u8(r);
     if (inode->etag_len > MD_ETAG_MAX)
@@ -201,12 +235,14 @@ static int inode_decode_tail(struct reader *r, struct inode *inode)
         memcpy(inode->etag, etag, inode->etag_len);
     if (inode->type == T_FILE)
         inode->allocated = reader_u64(r);
-    if (inode->type == T_DIR) {
+    if (inode->type == T_DIR || version >= 2)
         inode->parent = reader_u64(r);
+    if (inode->type == T_DIR)
         inode->entries = reader_u64(r);
-    }
     if (inode->type == T_CHR || inode->type == T_BLK)
         inode->rdev = reader_u64(r);
+    if (inode->flags & INODE_MOVED)
+        inode->moved_cover = reader_u64(r);
     size_t len = 0;
     const uint8_t *data = NULL;
     if (inode->type == T_FILE || inode->type == T_DIR || inode->type == T_SYMLINK) {
@@ -221,11 +257,12 @@ static int inode_decode_tail(struct reader *r, struct inode *inode)
 int inode_decode(uint64_t ino, const void *data, size_t n, struct inode *ret)
 {
     struct reader r = reader_init(data, n);
-    if (!version_ok(&r))
+    uint8_t version = reader_u8(&r);
+    if (version < 1 || version > RECORD_VERSION_INODE)
         return -E_CORRUPT;
     struct inode inode = {.ino = ino};
     inode.type = reader_u8(&r);
-    inode.flags = reader_u8(&r);
+    inode.flags = version == 1 ? reader_u8(&r) : reader_u16(&r);
     inode.copies = reader_u8(&r);
     inode.mode = reader_u16(&r);
     inode.nlink = reader_u32(&r);
@@ -237,9 +274,10 @@ int inode_decode(uint64_t ino, const void *data, size_t n, struct inode *ret)
     inode.atime = reader_u64(&r);
     inode.btime = reader_u64(&r);
     inode.version = reader_u64(&r);
-    if (inode.type < T_FILE || inode.type > T_SOCK)
+    if (inode.type < T_FILE || inode.type > T_SOCK ||
+        (version == 1 && (inode.flags & ~INODE_IMPLICIT)))
         return -E_CORRUPT;
-    int err = inode_decode_tail(&r, &inode);
+    int err = inode_decode_tail(&r, version, &inode);
     if (err == 0)
         *ret = inode;
     return err;

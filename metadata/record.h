@@ -9,6 +9,8 @@
 #include "common/bytes.h"
 
 #define RECORD_VERSION 1
+#define RECORD_VERSION_STATE 2 /* 1 is read, too */
+#define RECORD_VERSION_INODE 2 /* 1 is read, too */
 #define MD_NAME_MAX 255    /* bytes of one path component (POSIX NAME_MAX) */
 #define MD_INLINE_MAX 4096 /* bytes of a file kept in its inode */
 #define MD_TARGET_MAX 4095 /* bytes of a symbolic link (PATH_MAX less the NUL) */
@@ -26,6 +28,8 @@ enum table {
     TABLE_INODE = 'I',
     TABLE_ENTRY = 'D',
     TABLE_XATTR = 'X',
+    TABLE_LINK = 'b',    /* ino dir: how many names the directory has for it; while nlink >= 2 */
+    TABLE_UPGRADE = 'c', /* where the walk that fills in the parents of version 1 goes on */
     TABLE_EXTENT = 'E',
     TABLE_ORPHAN = 'O',
     TABLE_GARBAGE = 'G',
@@ -86,23 +90,37 @@ struct state {
     uint64_t heal_level, heal_cursor,
         heal_next_ns; /* endangered table: where to go on, not before */
     uint64_t role_epoch;
+    /* From here on numbers that version 2 counts: a row that has fewer of them means zeros, so new
+     * ones are appended here and in state_extras() only. */
+    uint64_t tree_upgrade; /* 1: inodes of version 1 without a parent are left */
 };
 void state_encode(const struct state *s, struct writer *w);
 int state_decode(const void *data, size_t n, struct state *ret);
 
 /* ---- tree */
-enum inode_flags { INODE_IMPLICIT = 1 }; /* directory made by an object's path: goes when empty */
+enum inode_flags {
+    INODE_IMPLICIT = 1,    /* directory made by an object's path: goes when empty */
+    INODE_ACL = 2,         /* an access ACL is stored */
+    INODE_ACL_DEFAULT = 4, /* directory with a default ACL */
+    INODE_QUOTA = 8,       /* directory with a quota row */
+    INODE_SNAPSHOTS = 16,  /* directory that is the root of a snapshot */
+    INODE_POLICY = 32,     /* directory with a policy row */
+    INODE_MOVED = 64       /* moved_cover counts, and is stored */
+};
 struct inode {
-    uint64_t ino;          /* from the key */
-    uint8_t type;          /* Tarn__FileType */
-    uint8_t flags, copies; /* copies 0 = inherited at use: the default */
+    uint64_t ino; /* from the key */
+    uint8_t type; /* Tarn__FileType */
+    uint16_t flags;
+    uint8_t copies; /* 0 = inherited at use: the default */
     uint16_t mode;
     uint32_t nlink, uid, gid;
     uint64_t size, mtime, ctime, atime, btime, version;
     uint8_t etag_len, etag[MD_ETAG_MAX];
-    uint64_t allocated;       /* files: bytes of extents */
-    uint64_t parent, entries; /* directories */
-    uint64_t rdev;            /* devices */
+    uint64_t allocated;   /* files: bytes of extents */
+    uint64_t parent;      /* the directory of (one of) its names; 0: of version 1 and not yet found */
+    uint64_t entries;     /* directories */
+    uint64_t rdev;        /* devices */
+    uint64_t moved_cover; /* with INODE_MOVED */
     uint16_t data_len;        /* files: inline bytes; symbolic links: the target;
                                  implicit directories: their name, for pruning */
     uint8_t *data;            /* owned, NUL-terminated */

@@ -2,7 +2,7 @@
 #include <stdio.h>
 
 #include "common/prng.h"
-#include "world.h"
+#include "tree_check.h"
 
 #define NAMES 5
 #define NODES 4000
@@ -17,6 +17,7 @@ struct model {
         int child[NAMES]; /* -1 = none */
     } node[NODES];
     int count;
+    uint64_t other_files; /* outside the model's names */
 };
 
 static int model_new(struct model *m, bool dir, int parent)
@@ -181,7 +182,7 @@ static void step(struct world *w, struct model *m, struct prng *prng)
 static void compare(struct world *w, const struct model *m)
 {
     char path[4100];
-    uint64_t files = 0;
+    uint64_t files = m->other_files;
     for (int i = 0; i < m->count; i++) {
         if (!m->node[i].live)
             continue;
@@ -209,17 +210,27 @@ static void compare(struct world *w, const struct model *m)
     assert_int_equal(world_status(w)->files, files);
 }
 
+static void model_init(struct model *m)
+{
+    m->count = 0;
+    m->other_files = 0;
+    (void)model_new(m, true, 0);
+}
+
 static uint32_t run(uint64_t seed, unsigned steps)
 {
     static struct model m;
     struct world w;
     struct prng prng = prng_init(seed);
-    m.count = 0;
-    (void)model_new(&m, true, 0);
+    model_init(&m);
     world_init(&w);
-    for (unsigned i = 0; i < steps; i++)
+    for (unsigned i = 0; i < steps; i++) {
         step(&w, &m, &prng);
+        if (i % 512 == 0)
+            tree_check(&w, false);
+    }
     compare(&w, &m);
+    tree_check(&w, false);
     uint32_t dump = world_dump(&w);
     world_fini(&w);
     return dump;
@@ -235,6 +246,48 @@ static void the_same_commands_give_the_same_tables(void **state)
 {
     assert_int_equal(run(9, 2000), run(9, 2000));
     assert_int_not_equal(run(9, 2000), run(10, 2000));
+}
+
+/* Names that make the walk over old tables take some steps. */
+static void many_names(struct world *w, struct model *m, const char *dir)
+{
+    char path[32], name[16];
+    assert_int_equal(world_make(w, TARN__FILE_TYPE__FT_DIR, "/jobs", dir, 0755), 0);
+    assert_in_range(snprintf(path, sizeof path, "/jobs/%s", dir), 1, sizeof path - 1);
+    for (unsigned i = 0; i < 1000; i++) {
+        assert_in_range(snprintf(name, sizeof name, "%u", i), 1, sizeof name - 1);
+        assert_int_equal(world_make(w, TARN__FILE_TYPE__FT_FILE, path, name, 0644), 0);
+    }
+    m->other_files += 1000;
+}
+
+static void tables_of_version_1_are_completed_while_the_tree_changes(void **state)
+{
+    static struct model m;
+    for (uint64_t seed = 20; seed < 24; seed++) {
+        struct world w;
+        struct prng prng = prng_init(seed);
+        model_init(&m);
+        world_init(&w);
+        for (unsigned i = 0; i < 1200; i++) {
+            step(&w, &m, &prng);
+            if (i % 300 == 0)
+                many_names(&w, &m, (char[]){(char)('p' + i / 300), 0});
+        }
+        tree_downgrade(&w);
+        tree_check(&w, true);
+        bool more = true;
+        unsigned rounds = 0;
+        for (; more; rounds++) {
+            more = world_work(&w);
+            for (unsigned i = 0; i < 100; i++)
+                step(&w, &m, &prng);
+            tree_check(&w, more);
+        }
+        assert_true(rounds > 6);
+        compare(&w, &m);
+        world_fini(&w);
+    }
 }
 
 /* Any bytes under any number: an answer, and after a refusal the tables are as before. */
@@ -269,6 +322,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(the_tree_does_what_the_model_does),
                                        cmocka_unit_test(the_same_commands_give_the_same_tables),
+                                       cmocka_unit_test(
+                                           tables_of_version_1_are_completed_while_the_tree_changes),
                                        cmocka_unit_test(nonsense_changes_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,6 +35,7 @@ static const struct inode file = {.ino = 7,
                                   .atime = 13,
                                   .btime = 14,
                                   .version = 15,
+                                  .parent = 9,
                                   .etag_len = 2,
                                   .etag = {0xe1, 0xe2},
                                   .data_len = 5,
@@ -62,7 +63,17 @@ static void inode_dir_example(struct writer *w)
 
 static void inode_device_example(struct writer *w)
 {
-    inode_encode(&(struct inode){.type = 5, .mode = 0600, .nlink = 1, .rdev = 0x501}, w);
+    inode_encode(
+        &(struct inode){.type = 5, .mode = 0600, .nlink = 1, .parent = 8, .rdev = 0x501}, w);
+}
+
+static void inode_moved_example(struct writer *w)
+{
+    struct inode moved = dir;
+    moved.flags = INODE_MOVED | INODE_QUOTA | INODE_ACL_DEFAULT;
+    moved.moved_cover = 77;
+    moved.data_len = 0;
+    inode_encode(&moved, w);
 }
 
 static int inode_again(const void *data, size_t n, struct writer *w)
@@ -92,7 +103,8 @@ static int inode_again(const void *data, size_t n, struct writer *w)
     }
 
 KIND(state,
-     {.next_ino = 2, .next_chunk = 3, .next_node = 4, .by_copies = {0, 1, 2, 3}, .below_target = 5})
+     {.next_ino = 2, .next_chunk = 3, .next_node = 4, .by_copies = {0, 1, 2, 3}, .below_target = 5,
+      .tree_upgrade = 1})
 AGAIN(state)
 KIND(entry, {.ino = 0x0102030405060708, .type = 1})
 AGAIN(entry)
@@ -182,6 +194,7 @@ static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"inode_file", inode_file_example, inode_again},
                                     {"inode_dir", inode_dir_example, inode_again},
                                     {"inode_device", inode_device_example, inode_again},
+                                    {"inode_moved", inode_moved_example, inode_again},
                                     {"entry", entry_example, entry_again},
                                     {"extent", extent_example, extent_again},
                                     {"chunk", chunk_example, chunk_again},
@@ -223,9 +236,67 @@ static void rows_round_trip_and_prefixes_are_refused(void **state)
         }
         writer_u8(&w, 0); /* left over */
         assert_int_equal(kinds[i].again(w.data, w.len, &none), -E_CORRUPT);
-        w.data[0]++; /* another version */
+        w.data[0] += 100; /* another version */
         assert_true(kinds[i].again(w.data, w.len - 1, &none) != 0);
     }
+}
+
+/* Rows that the version before wrote: read, completed, refused in every prefix. */
+static void rows_of_version_1_are_read(void **state)
+{
+    static const struct {
+        const char *name;
+        int (*again)(const void *data, size_t n, struct writer *w);
+    } old[] = {{"state_v1", state_again},
+               {"inode_file_v1", inode_again},
+               {"inode_dir_v1", inode_again},
+               {"inode_device_v1", inode_again}};
+    for (size_t i = 0; i < ARRAY_SIZE(old); i++) {
+        uint8_t bytes[1024];
+        _cleanup_(writer_fini) struct writer w = {0}, none = {0};
+        size_t n = golden_read(golden_path, old[i].name, bytes, sizeof bytes);
+        assert_int_equal(old[i].again(bytes, n, &w), 0);
+        assert_int_equal(w.data[0], 2);
+        for (size_t at = 0; at < n; at++)
+            assert_int_equal(old[i].again(bytes, at, &none), -E_CORRUPT);
+    }
+    uint8_t bytes[1024];
+    size_t n = golden_read(golden_path, "inode_file_v1", bytes, sizeof bytes);
+    struct inode inode = {0};
+    assert_int_equal(inode_decode(7, bytes, n, &inode), 0);
+    assert_int_equal(inode.parent, 0);
+    assert_int_equal(inode.version, 15);
+    assert_int_equal(inode.data_len, 5);
+    inode_fini(&inode);
+    n = golden_read(golden_path, "inode_dir_v1", bytes, sizeof bytes);
+    assert_int_equal(inode_decode(8, bytes, n, &inode), 0);
+    assert_int_equal(inode.parent, 1);
+    assert_int_equal(inode.entries, 3);
+    assert_int_equal(inode.flags, INODE_IMPLICIT);
+    inode_fini(&inode);
+    struct state s;
+    n = golden_read(golden_path, "state_v1", bytes, sizeof bytes);
+    assert_int_equal(state_decode(bytes, n, &s), 0);
+    assert_int_equal(s.below_target, 5);
+    assert_int_equal(s.tree_upgrade, 1); /* parents are to be found */
+}
+
+/* A row of a version that counts fewer numbers has zeros; one that counts more is not ours. */
+static void numbers_of_the_state_are_appended(void **state)
+{
+    _cleanup_(writer_fini) struct writer w = {0};
+    struct state s = {.next_ino = 9, .tree_upgrade = 1}, back;
+    state_encode(&s, &w);
+    size_t at = 1 + 8 * (18 + MD_COPIES_MAX + 1);
+    uint8_t known = w.data[at];
+    assert_true(known >= 1);
+    w.data[at] = 0;
+    assert_int_equal(state_decode(w.data, at + 1, &back), 0);
+    assert_int_equal(back.next_ino, 9);
+    assert_int_equal(back.tree_upgrade, 0);
+    w.data[at] = (uint8_t)(known + 1);
+    writer_u64(&w, 1);
+    assert_int_equal(state_decode(w.data, w.len, &back), -E_VERSION);
 }
 
 static void an_ordinary_file_stays_small(void **state)
@@ -266,6 +337,8 @@ int main(int argc, char **argv)
         return 0;
     }
     const struct CMUnitTest tests[] = {cmocka_unit_test(rows_have_their_golden_bytes),
+                                       cmocka_unit_test(rows_of_version_1_are_read),
+                                       cmocka_unit_test(numbers_of_the_state_are_appended),
                                        cmocka_unit_test(rows_round_trip_and_prefixes_are_refused),
                                        cmocka_unit_test(an_ordinary_file_stays_small),
                                        cmocka_unit_test(keys_sort_by_number_and_name)};
