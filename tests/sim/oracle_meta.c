@@ -1,6 +1,7 @@
 #include "oracle.h"
 
 #include "common/check.h"
+#include "metadata/check.h"
 #include "metadata/clustermap.h"
 #include "metadata/kv.h"
 #include "metadata/record.h"
@@ -101,6 +102,12 @@ static const struct {
     {TABLE_TASK, "a task for a store"},
 };
 
+static void see_violation(void *arg, const char *rule, const char *sentence)
+{
+    struct scan *scan = arg;
+    snprintf(scan->why, scan->why_size, "%s: %s", rule, sentence);
+}
+
 bool oracle_tables(struct kv *kv, struct oracle_copies *ret, const char **ret_why)
 {
     static char why[256];
@@ -115,6 +122,8 @@ bool oracle_tables(struct kv *kv, struct oracle_copies *ret, const char **ret_wh
         if (any && why[0] == '\0')
             snprintf(why, sizeof why, "%s is left in the tables", transient[i].what);
     }
+    struct check_summary summary;
+    CHECK(check_tables(scan.txn, see_violation, &scan, &summary) == 0);
     kv_abort(scan.txn);
     *ret_why = why;
     return why[0] == '\0';

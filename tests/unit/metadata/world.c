@@ -1,7 +1,10 @@
 #include "world.h"
 
 #include "common/crc.h"
+#include "metadata/check.h"
 #include "metadata/kv.h"
+
+#include <stdio.h>
 
 static ProtobufCMessage *last_reply;
 
@@ -16,8 +19,24 @@ void world_init(struct world *w)
     w->session = world_session(w, "first");
 }
 
+static void tell(void *arg, const char *rule, const char *sentence)
+{
+    fprintf(stderr, "%s: %s\n", rule, sentence);
+}
+
+void world_check(struct world *w)
+{
+    struct kv_txn *txn;
+    struct check_summary summary;
+    assert_int_equal(kv_begin(w->kv, false, &txn), 0);
+    assert_int_equal(check_tables(txn, tell, NULL, &summary), 0);
+    kv_abort(txn);
+    assert_int_equal(summary.violations, 0);
+}
+
 void world_fini(struct world *w)
 {
+    world_check(w);
     if (last_reply != NULL)
         protobuf_c_message_free_unpacked(last_reply, NULL);
     last_reply = NULL;

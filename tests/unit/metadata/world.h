@@ -22,7 +22,8 @@ struct world {
     struct fsm_result result; /* of the last command or query */
 };
 void world_init(struct world *w); /* empty tables, one session */
-void world_fini(struct world *w);
+void world_check(struct world *w); /* the consistency checker finds nothing */
+void world_fini(struct world *w);  /* checks, too */
 uint64_t world_session(struct world *w, const char *uuid);
 /* Applies one command; `ctx` (NULL for the leader's own) is filled in from the world. Returns the
  * answer's code. */
