@@ -24,7 +24,7 @@ enum {
     AT_HEADER_CRC = 60
 };
 
-#define FLAGS_KNOWN (FRAME_PAYLOAD_CELLS | FRAME_CLOSED)
+#define FLAGS_KNOWN (FRAME_PAYLOAD_CELLS | FRAME_CLOSED | FRAME_MORE)
 
 static void put16(uint8_t *at, uint16_t v)
 {
@@ -87,13 +87,18 @@ void frame_encode(const struct frame *frame, uint8_t out[FRAME_HEADER_BYTES])
 
 static bool in_bounds(const struct frame *f)
 {
-    if (f->kind < FRAME_HELLO || f->kind > FRAME_PUSH)
+    if (f->kind < FRAME_HELLO || f->kind > FRAME_GO)
         return false;
     if ((f->flags & ~(uint32_t)FLAGS_KNOWN) != 0)
         return false;
     if (f->control_len > FRAME_CONTROL_MAX || f->payload_len > FRAME_PAYLOAD_MAX)
         return false;
-    if (f->status != 0 && f->kind != FRAME_REPLY && f->kind != FRAME_HELLO)
+    if (f->status != 0 && f->kind != FRAME_REPLY && f->kind != FRAME_HELLO && f->kind != FRAME_GO)
+        return false;
+    if (f->kind == FRAME_GO && f->control_len != 0)
+        return false;
+    if ((f->flags & FRAME_MORE) != 0 &&
+        (f->kind != FRAME_REPLY || f->status != 0 || f->payload_len != 0))
         return false;
     /* Only requests and replies carry a payload. */
     if (f->payload_len != 0 && f->kind != FRAME_REQUEST && f->kind != FRAME_REPLY)

@@ -12,18 +12,21 @@
 /* One window of data (1 MiB) and room for what a snapshot piece or append batch needs. */
 #define FRAME_PAYLOAD_MAX MIB(4)
 
-enum frame_kind { FRAME_HELLO = 1, FRAME_REQUEST = 2, FRAME_REPLY = 3, FRAME_PUSH = 4 };
+/* GO comes from a caller whose reply arrives in parts: one more may be sent, or with status CANCELED
+ * none any more. */
+enum frame_kind { FRAME_HELLO = 1, FRAME_REQUEST = 2, FRAME_REPLY = 3, FRAME_PUSH = 4, FRAME_GO = 5 };
 
 enum frame_flags {
     FRAME_PAYLOAD_CELLS = 1u << 0, /* payload is covered by cell checksums in control: payload_crc 0 */
-    FRAME_CLOSED = 1u << 1         /* last frame of this connection */
+    FRAME_CLOSED = 1u << 1,        /* last frame of this connection */
+    FRAME_MORE = 1u << 2           /* a reply that is not the last one to its request: no status, no payload */
 };
 
 struct frame {
     uint8_t kind;        /* enum frame_kind */
     uint16_t op;         /* enum rpc op of the protocol page */
     uint32_t flags;      /* enum frame_flags, unknown bits refused */
-    uint32_t status;     /* replies: wire number of err.def, 0 = success */
+    uint32_t status;     /* replies and GO: wire number of err.def, 0 = success */
     uint32_t control_len;
     uint32_t payload_len;
     uint64_t request_id; /* chosen by the caller, unique per connection, echoed by the reply */

@@ -31,6 +31,12 @@ void rpc_client_on_push(struct rpc_client *client, rpc_push_fn push, rpc_lost_fn
 void rpc_client_destroy(struct rpc_client *client);
 const char *rpc_client_address(const struct rpc_client *client);
 
+/* One part of a reply that comes in several (the last one is the call's reply). Runs in the caller's
+ * fiber and may wait: at most RPC_PARTS_AHEAD parts lie unread meanwhile. 0 goes on; a negative code
+ * ends the call, which returns it. */
+typedef int (*rpc_part_fn)(void *arg, const ProtobufCMessage *part);
+#define RPC_PARTS_AHEAD 4 /* of one reply, between the handler and who reads: at most 4 MiB */
+
 struct rpc_call {
     unsigned op;
     const ProtobufCMessage *request;               /* NULL = empty */
@@ -38,7 +44,9 @@ struct rpc_call {
     unsigned n_payload;                            /* at most 64, as in replies */
     bool payload_cells;                            /* see FRAME_PAYLOAD_CELLS, for the request */
     uint64_t epoch;
-    uint64_t timeout_ms;                           /* 0 = 10 s; UINT64_MAX = none */
+    uint64_t timeout_ms;                           /* 0 = 10 s; UINT64_MAX = none; anew after each part */
+    rpc_part_fn part;                              /* NULL: a reply in parts is -E_PROTO */
+    void *part_arg;
     const ProtobufCMessageDescriptor *reply_type;  /* NULL = reply control is ignored */
     void *into;                                    /* where the reply's payload goes; NULL = allocated */
     size_t into_size;                              /* a larger payload is -E_PROTO */
@@ -107,11 +115,18 @@ int rpc_server_start(struct io *io, struct io_listener *listener, const struct r
 /* Closes, waits for handlers, frees. From a fiber that is not a handler, or after io_run(). NULL allowed. */
 void rpc_server_stop(struct rpc_server *server);
 
+/* Requests of this op that have been taken since the start. */
+uint64_t rpc_server_requests(const struct rpc_server *server, unsigned op);
+
 int rpc_reply(struct rpc_request *request, const ProtobufCMessage *message);
 int rpc_reply_payload(struct rpc_request *request, const ProtobufCMessage *message,
                       const struct iovec *payload, unsigned n_payload, bool cells);
 /* A reply whose control message is packed already (kept replies of sessions). */
 int rpc_reply_packed(struct rpc_request *request, const uint8_t *control, size_t control_len);
+/* Sends a part of the reply; rpc_reply*() has to follow with the last one. Waits while RPC_PARTS_AHEAD parts
+ * have not been read at the other end. Errors: -E_CANCELED the caller wants no more, -E_TIMEOUT it reads
+ * nothing for a minute, the connection's. */
+int rpc_reply_part(struct rpc_request *request, const uint8_t *control, size_t control_len);
 /* Fails with words (and for -E_NOT_LEADER the leader's address, or NULL). Returns `err`. */
 int rpc_reply_error(struct rpc_request *request, int err, const char *leader, const char *detail);
 /* Replies and then passes a descriptor (borrowed) on a unix socket. */

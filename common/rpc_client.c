@@ -54,8 +54,17 @@ struct rpc_client {
     uint64_t retry_at_ms;
 };
 
+/* A part that was received and not yet given to the caller. */
+struct part {
+    struct part *next;
+    ProtobufCMessage *message;
+};
+
 struct pending {
     struct rpc_call *call;
+    struct part *parts, **parts_tail;
+    unsigned n_parts;
+    bool streams; /* the server has answered with a part */
     struct fiber_queue queue;
     bool done;
     int err;
@@ -414,6 +423,34 @@ static int unpack_reply(struct rpc_call *call, const struct frame *frame, const 
     return call->reply == NULL ? -E_PROTO : 0;
 }
 
+/* One of several replies to the same request. Returns the link's error: a server that sends parts to
+ * whom did not ask, or more than may lie unread, has lost its way. */
+static int take_part(struct rpc_client *client, const struct frame *frame, const uint8_t *control)
+{
+    struct pending *pending = map_get(&client->pending, frame->request_id);
+    if (pending == NULL)
+        return 0; /* it left, and has said so */
+    struct rpc_call *call = pending->call;
+    if (call->part == NULL || pending->n_parts >= RPC_PARTS_AHEAD)
+        return -E_PROTO;
+    pending->streams = true;
+    struct part *part = calloc(1, sizeof *part);
+    if (part != NULL)
+        part->message =
+            protobuf_c_message_unpack(call->reply_type, NULL, frame->control_len, control);
+    if (part == NULL || part->message == NULL) {
+        map_remove(&client->pending, frame->request_id);
+        complete(pending, part == NULL ? -E_NOMEM : -E_PROTO);
+        free(part);
+        return 0;
+    }
+    *pending->parts_tail = part;
+    pending->parts_tail = &part->next;
+    pending->n_parts++;
+    fiber_queue_wake_all(&pending->queue);
+    return 0;
+}
+
 /* Returns the link's error. */
 static int take_reply(struct rpc_client *client, struct link *link, const struct frame *frame,
                       const uint8_t *control)
@@ -441,6 +478,8 @@ static int take_frame(struct rpc_client *client, struct link *link, const struct
 {
     switch (frame->kind) {
     case FRAME_REPLY:
+        if ((frame->flags & FRAME_MORE) != 0)
+            return take_part(client, frame, control);
         return take_reply(client, link, frame, control);
     case FRAME_PUSH:
         if (client->push != NULL)
@@ -569,6 +608,35 @@ static int take_link(struct rpc_client *client, uint64_t deadline, struct rpc_ca
     }
 }
 
+/* Tells the server that a part was read (0), or that no more are wanted (CANCELED). */
+static void send_go(struct link *link, const struct rpc_call *call, uint64_t id, int err)
+{
+    struct link_message message = {.frame = {.kind = FRAME_GO,
+                                             .op = (uint16_t)call->op,
+                                             .status = err_to_wire(err),
+                                             .request_id = id},
+                                   .fd = -1};
+    (void)link_try_send(link, &message); /* a link that cannot take 64 bytes is failing */
+}
+
+static struct part *part_pop(struct pending *pending)
+{
+    struct part *part = pending->parts;
+    if (part == NULL)
+        return NULL;
+    pending->parts = part->next;
+    if (pending->parts == NULL)
+        pending->parts_tail = &pending->parts;
+    pending->n_parts--;
+    return part;
+}
+
+static void part_free(struct part *part)
+{
+    protobuf_c_message_free_unpacked(part->message, NULL);
+    free(part);
+}
+
 /* The caller leaves before the reply is there. */
 static void abandon(struct rpc_client *client, struct link *link, uint64_t id,
                     struct pending *pending, int err)
@@ -582,6 +650,8 @@ static void abandon(struct rpc_client *client, struct link *link, uint64_t id,
             link_fail(link, err == -E_CANCELED ? err : -E_CONN);
         fiber_group_wait(&pending->busy);
     }
+    if (pending->streams && link_error(link) == 0)
+        send_go(link, pending->call, id, -E_CANCELED);
     /* A descriptor would come without anybody to take it. */
     if (pending->wants_fd)
         link_fail(link, -E_CONN);
@@ -592,15 +662,31 @@ static void abandon(struct rpc_client *client, struct link *link, uint64_t id,
     }
 }
 
+/* The caller's turn. What he leaves behind unread is freed with the call. */
+static int give_part(struct link *link, uint64_t id, struct pending *pending)
+{
+    struct rpc_call *call = pending->call;
+    struct part *part = part_pop(pending);
+    int err = call->part(call->part_arg, part->message);
+    part_free(part);
+    if (err == 0 && !pending->done)
+        send_go(link, call, id, 0);
+    return err;
+}
+
 static int await(struct rpc_client *client, struct link *link, uint64_t id, struct pending *pending,
                  uint64_t deadline)
 {
-    while (!pending->done) {
-        int err = wait_until(client->io, &pending->queue, deadline);
-        if (err != 0 && !pending->done) {
+    while (!pending->done || pending->parts != NULL) {
+        bool part = pending->parts != NULL;
+        int err = part ? give_part(link, id, pending)
+                       : wait_until(client->io, &pending->queue, deadline);
+        if (part) /* it goes on as long as parts come */
+            deadline = deadline_ms(client->io, pending->call->timeout_ms);
+        if (err != 0 && !pending->done)
             abandon(client, link, id, pending, err);
+        if (err != 0 && (part || !pending->done))
             return err;
-        }
     }
     return pending->err;
 }
@@ -661,6 +747,7 @@ static int run_call(struct rpc_client *client, struct rpc_call *call, int *ret_f
     if (ret_fd != NULL && !io_sock_is_local(link_sock(link)))
         return -E_NOTSUP;
     struct pending pending = {.call = call, .wants_fd = ret_fd != NULL, .fd = -1};
+    pending.parts_tail = &pending.parts;
     struct link_sent sent = {0};
     uint64_t id = client->next_id++;
     err = map_put(&client->pending, id, &pending);
@@ -672,6 +759,8 @@ static int run_call(struct rpc_client *client, struct rpc_call *call, int *ret_f
     else
         map_remove(&client->pending, id);
     link_withdraw(link, &sent);
+    for (struct part *part; (part = part_pop(&pending)) != NULL;)
+        part_free(part);
     if (err != 0) {
         rpc_call_fini(call);
         if (pending.fd >= 0)

@@ -24,6 +24,7 @@
 #define POOL_BUFFER_BYTES MIB(1)
 #define POOL_BUFFER_BYTES_MIN KIB(64)
 #define POOL_BUFFERS_MAX 32
+#define PART_WAIT_MS 60000 /* a caller that reads no part for so long has given up */
 #define ARENA_BYTES 1536 /* an unpacked request of the data path; larger ones use malloc */
 
 struct rpc_server {
@@ -33,6 +34,7 @@ struct rpc_server {
     struct rpc_auth auth;
     const struct rpc_service *service;
     const struct rpc_op **ops; /* by number, NULL = unknown */
+    uint64_t *taken; /* requests by op */
     size_t n_ops;
     bool stopping;
     struct list conns;
@@ -52,6 +54,7 @@ struct rpc_conn {
     uint64_t payload_bytes;
     struct fiber_group handlers;
     struct fiber_queue room; /* the connection fiber waits for payload_bytes to fall */
+    struct list streams;     /* struct incoming: those that reply in parts */
     char peer[160];
 };
 
@@ -59,6 +62,10 @@ struct incoming {
     struct rpc_request request;
     const struct rpc_op *op;
     size_t payload_size; /* as counted in conn->payload_bytes */
+    struct list stream;  /* in conn->streams once a part was sent */
+    bool streams, unwanted;
+    unsigned parts_ahead; /* sent and not read yet, as far as is known here */
+    struct fiber_queue go;
     size_t arena_used;
     _Alignas(16) uint8_t arena[ARENA_BYTES];
     uint8_t control[];
@@ -154,6 +161,30 @@ int rpc_reply_fd(struct rpc_request *request, const ProtobufCMessage *message, i
     return reply(request, &out);
 }
 
+int rpc_reply_part(struct rpc_request *request, const uint8_t *control, size_t control_len)
+{
+    CHECK(!request->replied);
+    struct incoming *in = container_of(request, struct incoming, request);
+    struct rpc_conn *conn = request->conn;
+    if (!in->streams)
+        list_append(&conn->streams, &in->stream);
+    in->streams = true;
+    int err = 0;
+    while (err == 0 && in->parts_ahead >= RPC_PARTS_AHEAD && !in->unwanted)
+        err = (err = link_error(conn->link)) != 0 ? err : fiber_queue_wait(&in->go, PART_WAIT_MS);
+    if (err != 0 || in->unwanted)
+        return err != 0 ? err : -E_CANCELED;
+    in->parts_ahead++;
+    struct link_message out = {.frame = {.kind = FRAME_REPLY,
+                                         .op = (uint16_t)request->op,
+                                         .flags = FRAME_MORE,
+                                         .request_id = request->id},
+                               .packed = control,
+                               .packed_len = control_len,
+                               .fd = -1};
+    return link_send(conn->link, &out, NULL, 0);
+}
+
 int rpc_push(struct rpc_conn *conn, unsigned op, const ProtobufCMessage *message)
 {
     CHECK_MAGIC(conn, CONN_MAGIC);
@@ -186,6 +217,8 @@ static void arena_free(void *arg, void *p)
 static void incoming_free(struct incoming *in)
 {
     struct rpc_conn *conn = in->request.conn;
+    if (in->streams)
+        list_remove(&in->stream);
     buffer_put(conn->server, in->request.payload, buffer_bytes(in->request.payload_len));
     conn->payload_bytes -= in->payload_size;
     conn->n_requests--;
@@ -266,6 +299,7 @@ static int make_incoming(struct rpc_conn *conn, const struct frame *frame, const
     }
     conn->payload_bytes += in->payload_size;
     conn->n_requests++;
+    conn->server->taken[frame->op]++;
     *ret = in;
     return 0;
 }
@@ -311,6 +345,20 @@ static int take_request(struct rpc_conn *conn, const struct frame *frame, const 
     return 0;
 }
 
+/* The caller has read a part, or wants no more. One that was answered meanwhile is not found. */
+static int take_go(struct rpc_conn *conn, const struct frame *frame)
+{
+    list_foreach (&conn->streams, it) {
+        struct incoming *in = list_entry(it, struct incoming, stream);
+        if (in->request.id != frame->request_id)
+            continue;
+        in->parts_ahead -= in->parts_ahead > 0;
+        in->unwanted = in->unwanted || frame->status != 0;
+        fiber_queue_wake_all(&in->go);
+    }
+    return 0;
+}
+
 static int receive(struct rpc_conn *conn)
 {
     for (;;) {
@@ -318,7 +366,8 @@ static int receive(struct rpc_conn *conn)
         const uint8_t *control;
         int err = link_recv_frame(conn->link, 0, &frame, &control);
         if (err == 0)
-            err = take_request(conn, &frame, control);
+            err = frame.kind == FRAME_GO ? take_go(conn, &frame)
+                                         : take_request(conn, &frame, control);
         if (err != 0)
             return err;
     }
@@ -408,6 +457,9 @@ static void serve(struct rpc_conn *conn)
     if (err == -E_PROTO || err == -E_VERSION)
         log_warn("rpc: closed the connection of %s: %s", conn->peer, err_sentence(err));
     link_fail(conn->link, err);
+    list_foreach (&conn->streams, it) {
+        fiber_queue_wake_all(&list_entry(it, struct incoming, stream)->go);
+    }
     fiber_group_wait(&conn->handlers);
     link_join(conn->link);
     if (service->closed != NULL)
@@ -446,6 +498,7 @@ static int start_conn(struct rpc_server *server, struct io_sock *sock)
         return err;
     }
     conn->magic = CONN_MAGIC;
+    list_init(&conn->streams);
     conn->server = server;
     conn->link = link;
     list_append(&server->conns, &conn->node);
@@ -481,7 +534,8 @@ static int index_ops(struct rpc_server *server)
     for (size_t i = 0; i < service->n_ops; i++)
         server->n_ops = MAX(server->n_ops, (size_t)service->ops[i].op + 1);
     server->ops = calloc(server->n_ops + 1, sizeof *server->ops);
-    if (server->ops == NULL)
+    server->taken = calloc(server->n_ops + 1, sizeof *server->taken);
+    if (server->ops == NULL || server->taken == NULL)
         return -E_NOMEM;
     for (size_t i = 0; i < service->n_ops; i++) {
         CHECK(service->ops[i].op <= UINT16_MAX && server->ops[service->ops[i].op] == NULL);
@@ -515,6 +569,7 @@ int rpc_server_start(struct io *io, struct io_listener *listener, const struct r
 
 fail_server:
     free(server->ops);
+    free(server->taken);
     free(server);
 fail_listener:
     CHECK(err != 0);
@@ -539,8 +594,15 @@ void rpc_server_stop(struct rpc_server *server)
     for (unsigned i = 0; i < server->n_pool; i++)
         free(server->pool[i]);
     free(server->ops);
+    free(server->taken);
     server->magic = 0;
     free(server);
+}
+
+uint64_t rpc_server_requests(const struct rpc_server *server, unsigned op)
+{
+    CHECK_MAGIC(server, SERVER_MAGIC);
+    return op < server->n_ops ? server->taken[op] : 0;
 }
 
 void rpc_conn_set_data(struct rpc_conn *conn, void *data)

@@ -129,6 +129,8 @@ static void test_a_frame_survives(void **state)
         with_checksums(request),
         {.kind = FRAME_HELLO, .status = 56},
         {.kind = FRAME_REPLY, .status = 40, .flags = FRAME_CLOSED},
+        {.kind = FRAME_REPLY, .flags = FRAME_MORE, .request_id = 9},
+        {.kind = FRAME_GO, .status = 35, .request_id = 9},
         {.kind = FRAME_REQUEST,
          .op = UINT16_MAX,
          .control_len = FRAME_CONTROL_MAX,
@@ -151,9 +153,9 @@ static void test_a_frame_survives(void **state)
 static void test_out_of_bounds_is_refused(void **state)
 {
     struct frame good = with_checksums(request);
-    struct frame bad[] = {good, good, good, good, good, good, good, good, good, good};
+    struct frame bad[] = {good, good, good, good, good, good, good, good, good, good, good, good, good};
     bad[0].kind = 0;
-    bad[1].kind = FRAME_PUSH + 1;
+    bad[1].kind = FRAME_GO + 1;
     bad[2].flags = 1u << 31;
     bad[3].control_len = FRAME_CONTROL_MAX + 1;
     bad[4].payload_len = FRAME_PAYLOAD_MAX + 1;
@@ -162,6 +164,9 @@ static void test_out_of_bounds_is_refused(void **state)
     bad[7].flags = FRAME_PAYLOAD_CELLS; /* and a checksum */
     bad[8].control_len = 0;
     bad[9].payload_len = 0;
+    bad[10].flags = FRAME_MORE;              /* of a request */
+    bad[11] = (struct frame){.kind = FRAME_REPLY, .flags = FRAME_MORE, .status = 1};
+    bad[12] = (struct frame){.kind = FRAME_GO, .control_len = 1};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         uint8_t bytes[FRAME_HEADER_BYTES];
         struct frame back = {.op = 4711};
