@@ -96,6 +96,8 @@ struct leader_call {
     bool last_words; /* also goes out while closing */
     ProtobufCMessage *reply;
     char *detail;
+    rpc_part_fn part; /* NULL: one reply */
+    uint64_t heard_ms; /* of the last part: looking for a leader begins anew there */
     unsigned tries, hops;
     uint64_t pause_ms;
 };
@@ -230,6 +232,8 @@ static int attempt(struct meta *meta, struct leader_call *c, uint64_t left_ms, c
         .epoch = meta->session,
         .timeout_ms = MAX(MIN(left_ms, (uint64_t)ATTEMPT_MS), (uint64_t)1),
         .reply_type = c->reply_type,
+        .part = c->part,
+        .part_arg = c,
     };
     int r = rpc_call(meta->peers[meta->leader].rpc, &call);
     if (r == 0)
@@ -257,6 +261,7 @@ static int leader_call(struct meta *meta, struct leader_call *c)
             return r;
         bool at_once = retry_where(meta, c, asked, r, leader);
         uint64_t now = io_mono_ms(meta->io);
+        deadline = MAX(deadline, c->heard_ms + c->give_up_ms);
         if (r == -E_UNAVAIL && now + c->give_up_ms >= deadline + UNAVAIL_MS)
             return r;
         if (now >= deadline)
@@ -568,6 +573,16 @@ static int call_query(struct meta *meta, struct leader_call *c, Tarn__Ctx *ctx)
     return leader_call(meta, c);
 }
 
+static void ctx_fill(Tarn__Ctx *ctx, const struct meta_cred *cred)
+{
+    if (!cred)
+        return;
+    ctx->uid = cred->uid;
+    ctx->gid = cred->gid;
+    ctx->n_groups = cred->n_groups;
+    ctx->groups = (uint32_t *)cred->groups;
+}
+
 int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
               const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type,
               void *ret_reply, char *detail)
@@ -576,12 +591,7 @@ int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__C
     if (detail)
         detail[0] = '\0';
     Tarn__Ctx ctx = TARN__CTX__INIT;
-    if (cred) {
-        ctx.uid = cred->uid;
-        ctx.gid = cred->gid;
-        ctx.n_groups = cred->n_groups;
-        ctx.groups = (uint32_t *)cred->groups;
-    }
+    ctx_fill(&ctx, cred);
     struct leader_call c = {
         .op = op,
         .request = request,
@@ -607,6 +617,60 @@ int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__C
     if (r == 0 && ret_reply)
         memcpy(ret_reply, &c.reply, sizeof c.reply);
     return r;
+}
+
+/* ------------------------------------------------------------------ answers in parts */
+
+struct stream_call {
+    struct leader_call c;
+    struct meta *meta;
+    meta_part_fn part;
+    void *arg;
+    int result; /* of the last `part` */
+};
+
+/* What the user says ends the call as it is: no code of his may look like one that is worth another try. */
+static int stream_part(void *arg, const ProtobufCMessage *part)
+{
+    struct stream_call *s = container_of((struct leader_call *)arg, struct stream_call, c);
+    s->result = s->part(s->arg, part);
+    s->c.heard_ms = io_mono_ms(s->meta->io);
+    s->c.tries = s->c.hops = 0;
+    s->c.pause_ms = 0;
+    return s->result == 0 ? 0 : -E_CANCELED;
+}
+
+int meta_stream(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
+                const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type, meta_part_fn part,
+                void *arg, char *detail)
+{
+    CHECK_MAGIC(meta, META_MAGIC);
+    CHECK(op > OP_META_CHANGE_LAST);
+    Tarn__Ctx ctx = TARN__CTX__INIT;
+    if (detail)
+        detail[0] = '\0';
+    ctx_fill(&ctx, cred);
+    struct stream_call s = {.meta = meta, .part = part, .arg = arg};
+    int r = call_enter(meta);
+    if (r < 0)
+        return r;
+    *ctx_field = &ctx;
+    while (r == 0 && s.result == 0) {
+        s.c = (struct leader_call){.op = op,
+                                   .request = request,
+                                   .reply_type = reply_type,
+                                   .give_up_ms = meta->options.give_up_ms,
+                                   .detail = detail,
+                                   .part = stream_part};
+        r = call_query(meta, &s.c, &ctx);
+        if (r == 0) {
+            s.result = part(arg, s.c.reply);
+            protobuf_c_message_free_unpacked(s.c.reply, NULL);
+        }
+    }
+    *ctx_field = NULL;
+    call_leave(meta);
+    return s.result == META_END ? 0 : s.result < 0 ? s.result : r;
 }
 
 /* ------------------------------------------------------------------ locks */

@@ -42,6 +42,18 @@ int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__C
               const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type,
               void *ret_reply, char *detail);
 
+/* A query whose answer comes in parts: READDIR or LOCATIONS with `stream` set. `part` gets each message of
+ * reply_type (borrowed), in the caller's fiber; it may wait: no more than RPC_PARTS_AHEAD parts lie here
+ * unread. Before it returns it sets in its request where the next part begins (`after`, `paths`): a lost
+ * connection or a new leader is made good by asking again from there. It returns 0 for more, META_END after
+ * the last, or a negative code, which ends the call and is returned. Servers that know no parts are asked
+ * again and again. Errors: as meta_call's; what was given to `part` before is good. */
+#define META_END 1
+typedef int (*meta_part_fn)(void *arg, const ProtobufCMessage *part);
+int meta_stream(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
+                const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type, meta_part_fn part,
+                void *arg, char *detail);
+
 /* Locks. Blocking waits are answered by push; `cancel` (may be NULL) is polled at wake-ups: call
  * meta_lock_interrupt() with the same waiter to end a wait early (-E_INTR). */
 uint64_t meta_lock_waiter(struct meta *meta); /* a fresh waiter number */

@@ -1,6 +1,6 @@
 /* libtarn: each function packs its arguments into a call, runs it on the loop thread (tarn_loop.c) and
  * translates the result. Reads of sealed local chunks do not go there: see "local parts" below. */
-#include "tarn_internal.h"
+#include "tarn_stream.h"
 
 #include "common/check.h"
 #include "common/err.h"
@@ -339,28 +339,23 @@ int tarn_readlink(struct tarn *tarn, const char *path, char **ret_target)
 
 /* ------------------------------------------------------------------ listing */
 
-struct list_call {
-    struct loop_call call;
-    const char *path, *after;
-    Tarn__ReadDirReply *reply;
+struct list {
+    Tarn__ReadDir request;
+    char after[256];
 };
 
-static int64_t list_run(struct loop_call *call)
+static int list_advance(void *arg, const ProtobufCMessage *part)
 {
-    struct list_call *c = container_of(call, struct list_call, call);
-    Tarn__Where where = TARN__WHERE__INIT;
-    where.path = (char *)c->path;
-    Tarn__ReadDir request = TARN__READ_DIR__INIT;
-    request.where = &where;
-    request.after = (char *)c->after;
-    request.max = LIST_PAGE;
-    request.attrs = true;
-    return meta_call(call->tarn->meta, OP_READDIR, &request.base, &request.ctx, &call->tarn->cred,
-                     &tarn__read_dir_reply__descriptor, &c->reply, call->detail);
+    struct list *l = arg;
+    const Tarn__ReadDirReply *reply = (const Tarn__ReadDirReply *)part;
+    if (reply->end || reply->n_entries == 0)
+        return META_END;
+    snprintf(l->after, sizeof l->after, "%s", reply->entries[reply->n_entries - 1]->name);
+    return 0;
 }
 
-/* The entries of one page. Returns fn's non-zero value or 0. */
-static int list_page(const Tarn__ReadDirReply *reply, tarn_entry_fn fn, void *arg)
+/* The entries of one part. Returns fn's non-zero value or 0. */
+static int list_part(const Tarn__ReadDirReply *reply, tarn_entry_fn fn, void *arg)
 {
     for (size_t i = 0; i < reply->n_entries; i++) {
         struct stat st = {0};
@@ -375,23 +370,27 @@ static int list_page(const Tarn__ReadDirReply *reply, tarn_entry_fn fn, void *ar
 
 int tarn_list(struct tarn *tarn, const char *path, tarn_entry_fn fn, void *arg)
 {
-    char after[256] = "";
-    bool end = false;
     if (path[0] != '/')
         return public_error_relative("list", path);
-    while (!end) {
-        struct list_call c = {.path = path, .after = after};
-        int r = (int)loop_call(tarn, &c.call, list_run);
-        if (r < 0)
-            return public_error(r, c.call.detail, "list %s", path);
-        int stop = list_page(c.reply, fn, arg);
-        size_t n = c.reply->n_entries;
-        end = c.reply->end || n == 0;
-        if (n > 0)
-            snprintf(after, sizeof after, "%s", c.reply->entries[n - 1]->name);
-        tarn__read_dir_reply__free_unpacked(c.reply, NULL);
-        if (stop != 0)
-            return stop;
-    }
-    return 0;
+    Tarn__Where where = TARN__WHERE__INIT;
+    where.path = (char *)path;
+    struct list l = {.request = TARN__READ_DIR__INIT};
+    l.request.where = &where;
+    l.request.after = l.after;
+    l.request.max = LIST_PAGE;
+    l.request.attrs = true;
+    l.request.stream = true;
+    struct tarn_stream stream = {.tarn = tarn,
+                                 .op = OP_READDIR,
+                                 .request = &l.request.base,
+                                 .ctx = &l.request.ctx,
+                                 .type = &tarn__read_dir_reply__descriptor,
+                                 .advance = list_advance,
+                                 .arg = &l};
+    const ProtobufCMessage *part;
+    int r = 1, stop = 0;
+    while (stop == 0 && (r = tarn_stream_next(&stream, &part)) > 0)
+        stop = list_part((const Tarn__ReadDirReply *)part, fn, arg);
+    tarn_stream_close(&stream);
+    return r < 0 ? public_error(r, stream.call.detail, "list %s", path) : stop;
 }

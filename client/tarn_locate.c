@@ -1,31 +1,29 @@
 /* Where the bytes of files are, for the public library. */
-#include "tarn_internal.h"
+#include "tarn_stream.h"
 
 #include "common/err.h"
 
 #include <stdio.h>
 
-#define LOCATE_PAGE 500
+#define LOCATE_PAGE 500 /* files in a part */
 
-struct locate_call {
-    struct loop_call call;
-    const char *path, *after;
-    bool recursive;
-    Tarn__LocationsReply *reply;
+struct locate {
+    Tarn__Locations request;
+    char *paths[1], *after; /* after: owned */
 };
 
-static int64_t locate_run(struct loop_call *call)
+static int locate_advance(void *arg, const ProtobufCMessage *part)
 {
-    struct locate_call *c = container_of(call, struct locate_call, call);
-    char *paths[1] = {(char *)c->path};
-    Tarn__Locations request = TARN__LOCATIONS__INIT;
-    request.n_paths = 1;
-    request.paths = paths;
-    request.recursive = c->recursive;
-    request.after = (char *)c->after;
-    request.max = LOCATE_PAGE;
-    return meta_call(call->tarn->meta, OP_LOCATIONS, &request.base, &request.ctx, &call->tarn->cred,
-                     &tarn__locations_reply__descriptor, &c->reply, call->detail);
+    struct locate *l = arg;
+    const Tarn__LocationsReply *reply = (const Tarn__LocationsReply *)part;
+    if (!l->request.recursive || reply->next[0] == '\0')
+        return META_END;
+    char *after = strdup(reply->next);
+    if (!after)
+        return -E_NOMEM;
+    free(l->after);
+    l->request.after = l->after = after;
+    return 0;
 }
 
 static void location_fill(const Tarn__Extent *extent, struct tarn_location *ret)
@@ -70,21 +68,30 @@ int tarn_locate(struct tarn *tarn, const char *path, bool recursive, tarn_locati
 {
     if (path[0] != '/')
         return public_error_relative("locate", path);
-    char *after = strdup("");
-    int r = after ? 0 : -E_NOMEM, stop = 0;
-    char detail[160] = "";
-    while (r == 0 && stop == 0 && after) {
-        struct locate_call c = {.path = path, .after = after, .recursive = recursive};
-        r = (int)loop_call(tarn, &c.call, locate_run);
-        memcpy(detail, c.call.detail, sizeof detail);
-        if (r < 0)
-            break;
-        for (size_t i = 0; i < c.reply->n_files && r == 0 && stop == 0; i++)
-            stop = locate_file(c.reply->files[i], fn, arg, &r);
-        free(after);
-        after = recursive && c.reply->next[0] ? strdup(c.reply->next) : NULL;
-        tarn__locations_reply__free_unpacked(c.reply, NULL);
+    struct locate l = {.request = TARN__LOCATIONS__INIT, .paths = {(char *)path}};
+    l.request.n_paths = 1;
+    l.request.paths = l.paths;
+    l.request.recursive = recursive;
+    l.request.max = LOCATE_PAGE;
+    l.request.stream = true;
+    struct tarn_stream stream = {.tarn = tarn,
+                                 .op = OP_LOCATIONS,
+                                 .request = &l.request.base,
+                                 .ctx = &l.request.ctx,
+                                 .type = &tarn__locations_reply__descriptor,
+                                 .advance = locate_advance,
+                                 .arg = &l};
+    const ProtobufCMessage *part;
+    int r = 1, stop = 0;
+    while (r > 0 && stop == 0 && (r = tarn_stream_next(&stream, &part)) > 0) {
+        const Tarn__LocationsReply *reply = (const Tarn__LocationsReply *)part;
+        for (size_t i = 0; i < reply->n_files && r > 0 && stop == 0; i++) {
+            int err = 0;
+            stop = locate_file(reply->files[i], fn, arg, &err);
+            r = err < 0 ? err : r;
+        }
     }
-    free(after);
-    return r < 0 ? public_error(r, detail, "locate %s", path) : stop;
+    tarn_stream_close(&stream);
+    free(l.after);
+    return r < 0 ? public_error(r, stream.call.detail, "locate %s", path) : stop;
 }

@@ -1,5 +1,6 @@
 #include "command.h"
 
+#include "bulk.h"
 #include "chunkmap.h"
 #include "clustermap.h"
 #include "jobq.h"
@@ -67,6 +68,9 @@ static const struct command commands[] = {
      CTX(Tarn__TaskStart), 0},
     {OP_TASK_COMMIT, "TASK_COMMIT", &tarn__task_commit__descriptor, jobq_cmd_task_commit,
      CTX(Tarn__TaskCommit), 0},
+    {OP_BATCH, "BATCH", &tarn__batch__descriptor, bulk_cmd_batch, CTX(Tarn__Batch), 0},
+    {OP_LOOKUPS, "LOOKUPS", &tarn__lookups__descriptor, bulk_query_lookups, CTX(Tarn__Lookups),
+     COMMAND_QUERY},
     {OP_LOOKUP, "LOOKUP", &tarn__lookup__descriptor, query_lookup, CTX(Tarn__Lookup),
      COMMAND_QUERY},
     {OP_ACCESS, "ACCESS", &tarn__access__descriptor, query_access, CTX(Tarn__Access),

@@ -12,6 +12,8 @@ static void result_drop_messages(struct fsm_result *result)
         free(result->pushes[i].control);
     free(result->pushes);
     free(result->reply);
+    free(result->next);
+    result->next = NULL;
     result->pushes = NULL;
     result->n_pushes = 0;
     result->reply = NULL;

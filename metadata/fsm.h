@@ -33,6 +33,8 @@ struct fsm_result {
     size_t reply_len;
     struct fsm_push *pushes; /* malloc'd */
     size_t n_pushes;
+    char *next;          /* a query's answer that goes on: where, malloc'd; NULL = complete */
+    size_t told;         /* then: things this part tells of */
     bool nodes_changed, tasks_changed; /* the leader may wake waiting heartbeats */
 };
 void fsm_result_fini(struct fsm_result *result);

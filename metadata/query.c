@@ -110,6 +110,12 @@ int query_readdir(struct tables *t, const void *message)
     reply.end = rows.count <= max;
     reply.dir = &attr;
     reply.parent = dir.parent;
+    if (!reply.end) {
+        t->result->told = l->count;
+        t->result->next = strdup(l->names[l->count - 1]);
+        if (t->result->next == NULL)
+            return -E_NOMEM;
+    }
     return tables_reply(t, &reply.base);
 }
 

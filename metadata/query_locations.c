@@ -171,5 +171,7 @@ int query_locations(struct tables *t, const void *message)
     if (next != NULL)
         reply.next = next;
     reply.epoch = t->state.epoch;
+    t->result->told = l.count;
+    t->result->next = take_ptr(next);
     return tables_reply(t, &reply.base);
 }

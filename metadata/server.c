@@ -44,31 +44,31 @@ static const Tarn__Ctx *ctx_of(const ProtobufCMessage *message)
     return ctx;
 }
 
-static void heard(struct server *server, struct rpc_request *request, const void *message)
+void server_heard(struct server *server, struct rpc_request *request, const void *message)
 {
     const Tarn__Ctx *ctx = ctx_of(message);
     if (ctx != NULL)
         server_session_heard(server, ctx->session, request->conn);
 }
 
-static int refuse(struct server *server, struct rpc_request *request, int err, const char *detail)
+int server_refuse(struct server *server, struct rpc_request *request, int err, const char *detail)
 {
     const char *leader = err == -E_NOT_LEADER ? replica_leader_address(server->replica) : NULL;
     return rpc_reply_error(request, err, leader, detail);
 }
 
-static int reply_result(struct server *server, struct rpc_request *request,
+int server_reply_result(struct server *server, struct rpc_request *request,
                         const struct fsm_result *result)
 {
     if (result->err != 0)
-        return refuse(server, request, result->err, result->detail);
+        return server_refuse(server, request, result->err, result->detail);
     return rpc_reply_packed(request, result->reply, result->reply_len);
 }
 
 static int change(struct server *server, struct rpc_request *request, const void *message,
                   struct fsm_result *result)
 {
-    heard(server, request, message);
+    server_heard(server, request, message);
     return replica_propose(server->replica, request->op, request->control, request->control_len,
                            result);
 }
@@ -78,7 +78,7 @@ static int handle_change(void *ctx, struct rpc_request *request, const void *mes
     struct server *server = ctx;
     struct fsm_result result = {0};
     int err = change(server, request, message, &result);
-    err = err != 0 ? refuse(server, request, err, "") : reply_result(server, request, &result);
+    err = err != 0 ? server_refuse(server, request, err, "") : server_reply_result(server, request, &result);
     fsm_result_fini(&result);
     return err;
 }
@@ -97,7 +97,7 @@ static int handle_session_open(void *ctx, struct rpc_request *request, const voi
             tarn__session_open_reply__free_unpacked(reply, NULL);
         }
     }
-    err = err != 0 ? refuse(server, request, err, "") : reply_result(server, request, &result);
+    err = err != 0 ? server_refuse(server, request, err, "") : server_reply_result(server, request, &result);
     fsm_result_fini(&result);
     return err;
 }
@@ -106,21 +106,21 @@ static int handle_session_end(void *ctx, struct rpc_request *request, const void
 {
     const Tarn__SessionEnd *end = message;
     if (end->expired)
-        return refuse(ctx, request, -E_PERM, "only the service itself expires sessions");
+        return server_refuse(ctx, request, -E_PERM, "only the service itself expires sessions");
     if (end->ctx != NULL && end->session != 0 && end->session != end->ctx->session)
-        return refuse(ctx, request, -E_PERM, "a session ends only itself");
+        return server_refuse(ctx, request, -E_PERM, "a session ends only itself");
     return handle_change(ctx, request, message);
 }
 
 static int handle_internal(void *ctx, struct rpc_request *request, const void *message)
 {
-    return refuse(ctx, request, -E_PERM, "only the service itself asks for this");
+    return server_refuse(ctx, request, -E_PERM, "only the service itself asks for this");
 }
 
 static int query(struct server *server, struct rpc_request *request, const void *message,
                  struct fsm_result *result)
 {
-    heard(server, request, message);
+    server_heard(server, request, message);
     struct kv_txn *txn;
     int err = replica_read(server->replica, &txn);
     if (err != 0)
@@ -135,7 +135,7 @@ static int handle_query(void *ctx, struct rpc_request *request, const void *mess
     struct server *server = ctx;
     struct fsm_result result = {0};
     int err = query(server, request, message, &result);
-    err = err != 0 ? refuse(server, request, err, "") : reply_result(server, request, &result);
+    err = err != 0 ? server_refuse(server, request, err, "") : server_reply_result(server, request, &result);
     fsm_result_fini(&result);
     return err;
 }
@@ -148,7 +148,7 @@ static int handle_file_map(void *ctx, struct rpc_request *request, const void *m
     const Tarn__FileMap *map = message;
     if (map->lease) {
         if (map->where == NULL || map->where->path[0] != 0 || map->ctx == NULL)
-            return refuse(server, request, -E_INVAL, "a lease is for an inode by number");
+            return server_refuse(server, request, -E_INVAL, "a lease is for an inode by number");
         read_leases_note(&server->leases, map->where->ino, map->ctx->session, io_mono_ms(server->io));
     }
     return handle_query(ctx, request, message);
@@ -198,7 +198,7 @@ static int handle_file_change(void *ctx, struct rpc_request *request, const void
     int err = change(server, request, message, &result);
     if (err == 0)
         err = wait_for_leases(server, request, message, &result);
-    err = err != 0 ? refuse(server, request, err, "") : reply_result(server, request, &result);
+    err = err != 0 ? server_refuse(server, request, err, "") : server_reply_result(server, request, &result);
     fsm_result_fini(&result);
     return err;
 }
@@ -262,7 +262,7 @@ static int handle_node_list(void *ctx, struct rpc_request *request, const void *
     struct server *server = ctx;
     struct fsm_result result = {0};
     int err = query(server, request, message, &result);
-    err = err != 0 ? refuse(server, request, err, "") : reply_nodes(server, request, &result);
+    err = err != 0 ? server_refuse(server, request, err, "") : reply_nodes(server, request, &result);
     fsm_result_fini(&result);
     return err;
 }
@@ -274,7 +274,7 @@ static int handle_status(void *ctx, struct rpc_request *request, const void *mes
     int err = query(server, request, message, &result);
     if (err == 0)
         err = result.err;
-    err = err != 0 ? refuse(server, request, err, result.detail)
+    err = err != 0 ? server_refuse(server, request, err, result.detail)
                    : reply_status(server, request, &result);
     fsm_result_fini(&result);
     return err;
@@ -303,6 +303,7 @@ static const struct rpc_op ops[] = {
     CHANGE(UNLINK, unlink),
     CHANGE(RENAME, rename),
     CHANGE(LINK, link),
+    CHANGE(BATCH, batch),
     OTHER(SETATTR, set_attr, handle_file_change),
     CHANGE(SETXATTR, set_xattr),
     OTHER(OPEN, open, handle_file_change),
@@ -330,13 +331,14 @@ static const struct rpc_op ops[] = {
     CHANGE(TASK_START, task_start),
     CHANGE(TASK_COMMIT, task_commit),
     QUERY(LOOKUP, lookup),
+    QUERY(LOOKUPS, lookups),
     QUERY(ACCESS, access),
-    QUERY(READDIR, read_dir),
+    OTHER(READDIR, read_dir, server_handle_stream),
     QUERY(GETXATTR, get_xattr),
     QUERY(STATFS, stat_fs),
     QUERY(LIST_OBJECTS, list_objects),
     OTHER(FILE_MAP, file_map, handle_file_map),
-    QUERY(LOCATIONS, locations),
+    OTHER(LOCATIONS, locations, server_handle_stream),
     QUERY(GETLK, get_lock),
     QUERY(ROLE_GET, role_get),
     OTHER(NODE_LIST, node_list, handle_node_list),
@@ -441,6 +443,11 @@ const char *server_address(const struct server *server)
 struct replica *server_replica(struct server *server)
 {
     return server->replica;
+}
+
+uint64_t server_requests(const struct server *server, unsigned op)
+{
+    return rpc_server_requests(server->rpc, op);
 }
 
 void server_stop(struct server *server)

@@ -18,6 +18,7 @@ struct server_options {
 int server_start(struct io *io, const struct server_options *options, struct server **ret);
 const char *server_address(const struct server *server); /* with the real port */
 struct replica *server_replica(struct server *server);
+uint64_t server_requests(const struct server *server, unsigned op); /* taken since the start */
 void server_stop(struct server *server); /* NULL allowed; waits, frees */
 
 #endif

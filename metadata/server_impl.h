@@ -60,6 +60,13 @@ struct server {
 int server_propose(struct server *server, unsigned op, const ProtobufCMessage *message);
 /* Waits, but not while stopping; -E_CANCELED then. */
 int server_pause(struct server *server, uint64_t ms);
+/* Every request of a client is a sign of life of its session. */
+void server_heard(struct server *server, struct rpc_request *request, const void *message);
+/* Answers; both return what a handler returns. */
+int server_refuse(struct server *server, struct rpc_request *request, int err, const char *detail);
+int server_reply_result(struct server *server, struct rpc_request *request, const struct fsm_result *result);
+/* ---- server_stream.c ---- */
+int server_handle_stream(void *ctx, struct rpc_request *request, const void *message); /* READDIR, LOCATIONS */
 /* ---- server_session.c ---- */
 void server_session_heard(struct server *server, uint64_t session, struct rpc_conn *conn);
 int server_handle_ping(void *ctx, struct rpc_request *request, const void *message);

@@ -37,15 +37,37 @@ static void undo_free(struct tables *t)
     t->n_undo = t->undo_cap = 0;
 }
 
-static int undo_all(struct tables *t)
+/* Takes the latest changes back, down to `n_left` of them. */
+static int undo_to(struct tables *t, size_t n_left)
 {
     int err = 0;
-    for (size_t i = t->n_undo; i-- > 0 && err == 0;) {
-        const struct undo_entry *u = &t->undo[i];
+    while (t->n_undo > n_left && err == 0) {
+        struct undo_entry *u = &t->undo[--t->n_undo];
         err = u->existed ? kv_put(t->txn, u->key.data, u->key.len, u->value, u->len)
                          : kv_del(t->txn, u->key.data, u->key.len);
+        free(u->value);
     }
     return err;
+}
+
+struct tables_mark tables_mark(const struct tables *t)
+{
+    return (struct tables_mark){.n_undo = t->n_undo,
+                                .n_pushes = t->result->n_pushes,
+                                .state = t->state,
+                                .state_dirty = t->state_dirty};
+}
+
+int tables_rollback(struct tables *t, const struct tables_mark *mark)
+{
+    struct fsm_result *r = t->result;
+    while (r->n_pushes > mark->n_pushes)
+        free(r->pushes[--r->n_pushes].control);
+    t->state = mark->state;
+    t->state_dirty = mark->state_dirty;
+    if (t->failed == 0)
+        sticky(t, undo_to(t, mark->n_undo));
+    return t->failed;
 }
 
 int tables_finish(struct tables *t, int err)
@@ -58,7 +80,7 @@ int tables_finish(struct tables *t, int err)
         (void)tables_put(t, &key, &w);
     }
     if (!keep && t->failed == 0)
-        sticky(t, undo_all(t));
+        sticky(t, undo_to(t, 0));
     undo_free(t);
     return t->failed != 0 ? t->failed : err;
 }

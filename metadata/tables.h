@@ -46,6 +46,15 @@ int tables_init(struct tables *t, struct kv_txn *txn, bool write, struct fsm_res
  * Returns err, or the sticky failure. Frees the undo log in any case. */
 int tables_finish(struct tables *t, int err);
 
+/* A point in a command that it can be taken back to: one item of many that fails leaves nothing. */
+struct tables_mark {
+    size_t n_undo, n_pushes;
+    struct state state;
+    bool state_dirty;
+};
+struct tables_mark tables_mark(const struct tables *t);
+int tables_rollback(struct tables *t, const struct tables_mark *mark); /* 0, or the sticky failure */
+
 /* As kv.h's; -E_NOENT is an ordinary answer, anything else also sticks in `failed`. */
 int tables_get(struct tables *t, const struct key *key, struct kv_val *ret);
 bool tables_has(struct tables *t, const struct key *key);

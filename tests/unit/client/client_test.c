@@ -430,6 +430,87 @@ static void a_newer_generation_is_learned_from_the_service(struct world *world)
     path_close(&path);
 }
 
+/* ------------------------------------------------------------------ answers in parts */
+
+struct locating {
+    Tarn__Locations request;
+    char after[32];
+    unsigned seen, stop_at;
+};
+
+/* Each file once and in order, whatever happened between the parts. */
+static int locating_part(void *arg, const ProtobufCMessage *part)
+{
+    struct locating *l = arg;
+    const Tarn__LocationsReply *reply = (const Tarn__LocationsReply *)part;
+    for (size_t i = 0; i < reply->n_files; i++)
+        expect_equal(atoi(reply->files[i]->path + 3), l->seen++);
+    snprintf(l->after, sizeof l->after, "%s", reply->next);
+    if (l->stop_at > 0 && l->seen >= l->stop_at)
+        return -E_INTR;
+    return reply->next[0] ? 0 : META_END;
+}
+
+static int locate(struct meta *meta, struct locating *l, bool stream)
+{
+    unsigned stop_at = l->stop_at;
+    *l = (struct locating){.request = TARN__LOCATIONS__INIT, .stop_at = stop_at};
+    l->request.recursive = true;
+    l->request.after = l->after;
+    l->request.stream = stream;
+    return meta_stream(meta, OP_LOCATIONS, &l->request.base, &l->request.ctx, &meta_root,
+                       &tarn__locations_reply__descriptor, locating_part, l, NULL);
+}
+
+static void a_long_answer_is_one_request(struct world *world)
+{
+    struct meta *meta = connect_to(world);
+    struct locating l = {0};
+    world->files = 1000;
+    expect_equal(look(meta), 0); /* knows the leader from now on */
+    unsigned asked = world->metas[world->leader].asked;
+    expect_equal(locate(meta, &l, true), 0);
+    expect_equal(l.seen, 1000);
+    expect_equal(world->metas[world->leader].asked, asked + 1);
+    meta_disconnect(meta);
+}
+
+static void an_older_server_is_asked_page_by_page(struct world *world)
+{
+    struct meta *meta = connect_to(world);
+    struct locating l = {0};
+    world->files = 100;
+    expect_equal(locate(meta, &l, false), 0);
+    expect_equal(l.seen, 100);
+    meta_disconnect(meta);
+}
+
+static void a_stream_goes_on_at_the_next_leader(struct world *world)
+{
+    for (unsigned until = 1; until < 40; until += 3) {
+        struct meta *meta = connect_to(world);
+        struct locating l = {0};
+        world->files = 200;
+        world->parts_until_death = until;
+        expect_equal(locate(meta, &l, true), 0);
+        expect_equal(l.seen, 200);
+        expect_equal(world->parts_until_death, 0); /* it did happen */
+        meta_disconnect(meta);
+    }
+}
+
+static void a_stream_may_be_ended_by_its_reader(struct world *world)
+{
+    struct meta *meta = connect_to(world);
+    struct locating l = {.stop_at = 50};
+    world->files = 100000;
+    expect_equal(locate(meta, &l, true), -E_INTR);
+    expect_equal(l.seen, 50);
+    expect_equal(look(meta), 0);
+    expect(world->parts <= 10 + 2 * RPC_PARTS_AHEAD);
+    meta_disconnect(meta);
+}
+
 /* ------------------------------------------------------------------ */
 
 #define CASE(fn) {#fn, fn}
@@ -450,6 +531,10 @@ static const struct {
     CASE(a_waiting_lock_follows_the_leader),
     CASE(an_interrupted_wait_is_cancelled_unless_the_grant_came_first),
     CASE(the_end_of_the_session_ends_waits),
+    CASE(a_long_answer_is_one_request),
+    CASE(an_older_server_is_asked_page_by_page),
+    CASE(a_stream_goes_on_at_the_next_leader),
+    CASE(a_stream_may_be_ended_by_its_reader),
     CASE(what_is_written_is_read),
     CASE(a_silent_or_spoiled_copy_is_replaced_by_another),
     CASE(the_own_node_and_rack_are_read_first),

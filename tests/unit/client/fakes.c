@@ -241,10 +241,61 @@ Tarn__Extent *world_extent(const struct world *world)
 }
 
 #define OP(number, type, fn) {number, #fn, &tarn__##type##__descriptor, fn}
+#define FILES_A_PART 5
+
+/* The files behind `after`; the packed reply is the caller's. */
+static size_t locations_part(const struct world *world, unsigned first, uint8_t **ret)
+{
+    char paths[FILES_A_PART][32];
+    Tarn__LocatedFile files[FILES_A_PART], *pointers[FILES_A_PART];
+    Tarn__LocationsReply reply = TARN__LOCATIONS_REPLY__INIT;
+    reply.files = pointers;
+    for (unsigned i = first; i < world->files && reply.n_files < FILES_A_PART; i++) {
+        Tarn__LocatedFile *file = pointers[reply.n_files] = &files[reply.n_files];
+        tarn__located_file__init(file);
+        snprintf(paths[reply.n_files], sizeof paths[0], "/f/%06u", i);
+        file->path = paths[reply.n_files++];
+    }
+    if (first + reply.n_files < world->files)
+        reply.next = paths[reply.n_files - 1];
+    size_t n = tarn__locations_reply__get_packed_size(&reply);
+    *ret = malloc(n + 1);
+    expect(*ret != NULL);
+    return tarn__locations_reply__pack(&reply, *ret);
+}
+
+/* With `stream` in parts, without it one page, as older servers do always. */
+static int locations(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct fake_meta *meta = ctx;
+    struct world *world = meta->world;
+    const Tarn__Locations *ask = message;
+    bool lose;
+    int r = admit(meta, request, ask->ctx, &lose);
+    if (r != 1)
+        return r;
+    unsigned first = ask->after[0] ? (unsigned)atoi(ask->after + 3) + 1 : 0;
+    for (;; first += FILES_A_PART) {
+        uint8_t *packed;
+        size_t n = locations_part(world, first, &packed);
+        bool last = !ask->stream || first + FILES_A_PART >= world->files;
+        r = last ? rpc_reply_packed(request, packed, n) : rpc_reply_part(request, packed, n);
+        free(packed);
+        world->parts++;
+        if (last || r < 0)
+            return r;
+        if (world->parts_until_death > 0 && --world->parts_until_death == 0) {
+            world->leader = (world->leader + 1) % METAS;
+            rpc_conn_close(request->conn);
+        }
+    }
+}
+
 static const struct rpc_op meta_ops[] = {
     OP(OP_SESSION_OPEN, session_open, session_open), OP(OP_SESSION_PING, session_ping, session_ping),
     OP(OP_SESSION_END, session_end, session_end),    OP(OP_CREATE, create, create),
     OP(OP_LOOKUP, lookup, lookup),                   OP(OP_LOCK, lock, lock),
+    OP(OP_LOCATIONS, locations, locations),
     OP(OP_LOCK_CANCEL, lock_cancel, lock_cancel),    OP(OP_CHUNK_FAILED, chunk_failed, chunk_failed),
 };
 

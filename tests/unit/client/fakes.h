@@ -60,6 +60,9 @@ struct world {
     struct fiber_queue lock_asked;
     unsigned failed_reports;
     uint32_t failed_disks[8];
+    unsigned files;         /* that LOCATIONS tells, "/f/000000" and on, a few a part */
+    unsigned parts_until_death; /* the leader's connection breaks after so many parts, once; then the next replica leads */
+    unsigned parts;         /* sent */
     uint64_t generation;    /* of CHUNK */
     bool gone[STORES];      /* no longer a member */
 };
