@@ -23,8 +23,11 @@ int file_adopt(struct meta *meta, struct stores *stores, const Tarn__Attr *attr,
     file->io = fiber_io();
     file->handle = handle;
     file->flags = flags;
+    file->session = meta_session(meta);
+    meta_holds(meta, file->session, 1, 0);
     int r = inode_get(file, attr->ino, &file->inode);
     if (r < 0) {
+        meta_holds(meta, file->session, -1, 0);
         free(file);
         return r;
     }
@@ -38,11 +41,13 @@ int file_adopt(struct meta *meta, struct stores *stores, const Tarn__Attr *attr,
     return 0;
 }
 
-static int handle_close(struct meta *meta, uint64_t handle)
+/* With the session the handle went, too. */
+static int handle_close(struct meta *meta, uint64_t session, uint64_t handle)
 {
     Tarn__Close request = TARN__CLOSE__INIT;
     request.handle = handle;
-    return meta_call(meta, OP_CLOSE, &request.base, &request.ctx, &meta_root, NULL, NULL, NULL);
+    int r = meta_call_in(meta, session, OP_CLOSE, &request.base, &request.ctx, &meta_root, NULL, NULL, NULL);
+    return r == -E_NO_SESSION ? 0 : r;
 }
 
 int file_open(struct meta *meta, struct stores *stores, const Tarn__Where *where, uint32_t flags,
@@ -59,7 +64,7 @@ int file_open(struct meta *meta, struct stores *stores, const Tarn__Where *where
     r = entry->attr ? file_adopt(meta, stores, entry->attr, entry->handle, flags, cred, ret)
                     : -E_PROTO;
     if (r < 0)
-        handle_close(meta, entry->handle);
+        handle_close(meta, meta_session(meta), entry->handle);
     tarn__entry__free_unpacked(entry, NULL);
     return r;
 }
@@ -69,14 +74,15 @@ int file_close(struct file *file)
     if (!file)
         return 0;
     CHECK_MAGIC(file, FILE_MAGIC);
-    int flushed = file_mtime_flush(file);
+    int flushed = file_flush(file);
     if (file_writes(file) && --file->inode->writers == 0) {
         /* The close may seal our chunks, which brings them to disk, too: file_sync() waits for that. */
         file->inode->settled = false;
         inode_open_clear(file->inode);
         inode_pages_drop(file->inode);
     }
-    int r = handle_close(file->meta, file->handle);
+    int r = handle_close(file->meta, file->session, file->handle);
+    meta_holds(file->meta, file->session, -1, file->locked ? -1 : 0);
     inode_put(file, file->inode);
     file->magic = 0;
     free(file);
@@ -91,6 +97,19 @@ uint64_t file_ino(const struct file *file)
 uint64_t file_handle(const struct file *file)
 {
     return file->handle;
+}
+
+int file_session(struct file *file, uint64_t *ret_session)
+{
+    CHECK_MAGIC(file, FILE_MAGIC);
+    int r = file_lives(file);
+    if (r < 0)
+        return r;
+    if (!file->locked)
+        meta_holds(file->meta, file->session, 0, 1);
+    file->locked = true;
+    *ret_session = file->session;
+    return 0;
 }
 
 void file_refresh(struct file *file)
@@ -111,7 +130,7 @@ void file_keep_fresh(struct file *file)
 int file_attr(struct file *file, Tarn__Attr **ret)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
-    int r = file_mtime_flush(file);
+    int r = file_lives(file) == 0 ? file_mtime_flush(file) : 0;
     if (r < 0)
         return r;
     Tarn__Where where = TARN__WHERE__INIT;
@@ -347,8 +366,13 @@ int64_t file_read(struct file *file, void *buf, size_t n, uint64_t offset)
     rd.view.fetches = file->inode->fetches;
     struct file_retry retry = {0};
     for (unsigned tries = 0;; tries++) {
+        int lives = file_lives(file);
+        if (lives < 0)
+            return lives;
         int64_t got = tries == 0 ? read_known(&rd, n) : read_once(&rd, n);
         bool again = got == -E_STALE || got == -E_UNAVAIL || (got == -E_CORRUPT && tries < 3);
+        if (!again && got >= 0 && (lives = file_lives(file)) < 0)
+            return lives; /* a lock that it was read under may have been in other hands already */
         if (!again)
             return got;
         if (rd.view.fetched) {
@@ -373,7 +397,9 @@ int file_local_part(struct file *file, uint64_t offset, struct file_part *ret)
     CHECK_MAGIC(file, FILE_MAGIC);
     struct map_page *page = NULL;
     struct file_view view = {.fetches = file->inode->fetches};
-    int r = file_map_page(file, &view, offset, &page);
+    int r = file_lives(file);
+    if (r == 0)
+        r = file_map_page(file, &view, offset, &page);
     if (r < 0)
         return r;
     if (page->is_inline || offset >= file->inode->size || inode_open_find(file->inode, offset))

@@ -3,6 +3,8 @@
  * (same struct stores), so they agree at once. What another client writes is seen at once where it
  * writes into a chunk that is open, behind the known end and in holes; where it replaced a sealed or
  * inline part, after at most a second, at once after file_refresh() and in files that are kept fresh.
+ * A file belongs to the session in which it was opened: when that has ended every call but file_close(), file_attr() and the
+ * plain getters is answered with -E_NO_SESSION; it must be opened again. (What it was for may be in other hands.)
  * Threads: the io's, from fibers; several fibers may use one file. */
 #ifndef TARN_CLIENT_FILE_H
 #define TARN_CLIENT_FILE_H
@@ -20,6 +22,8 @@ int file_adopt(struct meta *meta, struct stores *stores, const Tarn__Attr *attr,
 int file_close(struct file *file);
 uint64_t file_ino(const struct file *file);
 uint64_t file_handle(const struct file *file);
+/* Before a lock is asked for through the file: -E_NO_SESSION, or the session in which to ask. */
+int file_session(struct file *file, uint64_t *ret_session);
 /* Bytes read; short only at the end of the file as the metadata service knows it now. */
 int64_t file_read(struct file *file, void *buf, size_t n, uint64_t offset);
 /* All n bytes or an error; the size is visible everywhere when it returns, the mtime too unless the

@@ -5,6 +5,7 @@
 
 #include "file.h"
 
+#include "common/err.h"
 #include "common/fiber.h"
 
 #define PAGE_EXTENTS 256   /* extents asked for at once: 16 GiB of chunks, about 100 KiB of reply */
@@ -75,6 +76,8 @@ struct file {
     struct io *io;
     struct inode *inode;
     uint64_t handle;
+    uint64_t session; /* in which it was opened: with it the file is of no use any more */
+    bool locked;      /* somebody took a lock through it */
     uint32_t flags; /* open(2)'s */
     bool fresh;     /* file_keep_fresh() */
 };
@@ -83,6 +86,12 @@ struct file {
 static inline bool file_writes(const struct file *file)
 {
     return (file->flags & 3) != 0; /* O_ACCMODE is not O_RDONLY */
+}
+
+/* -E_NO_SESSION when the file's session has ended. */
+static inline int file_lives(const struct file *file)
+{
+    return file->session != 0 && file->session == meta_session(file->meta) ? 0 : -E_NO_SESSION;
 }
 
 int inode_get(struct file *file, uint64_t ino, struct inode **ret); /* found or made; counts a handle */

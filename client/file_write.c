@@ -27,8 +27,8 @@ static int chunk_ask(struct file *file, unsigned op, ProtobufCMessage *request, 
                      struct extent_ref **ret, ProtobufCBinaryData *ret_data)
 {
     Tarn__ChunkReply *reply = NULL;
-    int r = meta_call(file->meta, op, request, ctx, &meta_root, &tarn__chunk_reply__descriptor,
-                      &reply, NULL);
+    int r = meta_call_in(file->meta, file->session, op, request, ctx, &meta_root, &tarn__chunk_reply__descriptor,
+                         &reply, NULL);
     if (r < 0)
         return r;
     Tarn__Extent *extent = take_ptr(reply->extent);
@@ -74,12 +74,12 @@ static int chunk_prepare(struct file *file, struct extent_ref **ref, const Proto
     Tarn__Extent *extent = (*ref)->extent;
     uint64_t old_chunk = extent->clone_of;
     if (old_chunk) {
-        int r = stores_clone(file->stores, extent); /* on disk at every member when it returns */
+        int r = stores_clone(file->stores, file->session, extent); /* on disk at every member when it returns */
         return r < 0 ? r : chunk_swap(file, ref, old_chunk);
     }
     if (data->len == 0)
         return 0;
-    int r = stores_write(file->stores, extent, extent->chunk_offset, data->data, data->len, true);
+    int r = stores_write(file->stores, file->session, extent, extent->chunk_offset, data->data, data->len, true);
     return r < 0 ? r : chunk_swap(file, ref, 0);
 }
 
@@ -186,7 +186,7 @@ static int64_t write_window(struct file *file, const uint8_t *buf, size_t n, uin
             part = (size_t)MIN((uint64_t)n, extent->length - in_extent);
             bool sync = (file->flags & O_DSYNC) != 0;
             ref->dirty |= !sync;
-            r = stores_write(file->stores, extent, extent->chunk_offset + in_extent, buf, part, sync);
+            r = stores_write(file->stores, file->session, extent, extent->chunk_offset + in_extent, buf, part, sync);
         }
         if (r == 0)
             return (int64_t)part;
@@ -242,8 +242,8 @@ static int setattr_as(struct file *file, Tarn__SetAttr *request, const struct me
     request->where = &where;
     request->handle = file->handle;
     Tarn__Entry *entry = NULL;
-    int r = meta_call(file->meta, OP_SETATTR, &request->base, &request->ctx, cred,
-                      &tarn__entry__descriptor, &entry, NULL);
+    int r = meta_call_in(file->meta, file->session, OP_SETATTR, &request->base, &request->ctx, cred,
+                         &tarn__entry__descriptor, &entry, NULL);
     if (r < 0)
         return r;
     if (entry->attr) {
@@ -277,7 +277,7 @@ int file_settle(struct meta *meta, struct stores *stores, uint64_t ino)
     struct inode *inode = map_get(stores_inodes(stores), ino);
     if (!inode || !inode->mtime_owed)
         return 0;
-    struct file file = {.magic = FILE_MAGIC, .meta = meta, .stores = stores, .io = fiber_io()};
+    struct file file = {.magic = FILE_MAGIC, .meta = meta, .stores = stores, .io = fiber_io(), .session = meta_session(meta)};
     int r = inode_get(&file, ino, &file.inode);
     if (r < 0)
         return r;
@@ -303,7 +303,8 @@ int file_mtime_flush(struct file *file)
 int file_flush(struct file *file)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
-    return file_mtime_flush(file);
+    int r = file_writes(file) ? file_lives(file) : 0; /* who wrote through it must learn that it may be in vain */
+    return r < 0 || file_lives(file) < 0 ? r : file_mtime_flush(file);
 }
 
 /* Tells the end of data that is stored. Writers that come while one change is under way wait for it
@@ -336,6 +337,8 @@ int file_extend(struct file *file, uint64_t size)
     CHECK_MAGIC(file, FILE_MAGIC);
     if (!file_writes(file))
         return -E_BADF;
+    if (file_lives(file) < 0)
+        return -E_NO_SESSION;
     return size > INT64_MAX ? -E_FBIG : grow(file, size);
 }
 
@@ -415,6 +418,8 @@ int file_write(struct file *file, const void *buf, size_t n, uint64_t offset, bo
     uint64_t end;
     if (!file_writes(file))
         return -E_BADF;
+    if (file_lives(file) < 0)
+        return -E_NO_SESSION;
     if (n == 0)
         return 0;
     if (to_end)
@@ -432,7 +437,7 @@ static int sync_one(struct file *file, struct extent_ref *ref)
     struct file_retry retry = {0};
     int r;
     ref->dirty = false; /* before the wait: writes that come meanwhile set it again */
-    while ((r = stores_sync(file->stores, ref->extent)) == -E_STALE) {
+    while ((r = stores_sync(file->stores, file->session, ref->extent)) == -E_STALE) {
         int paused = file_retry_pause(file, &retry);
         if (paused < 0)
             break;
@@ -481,6 +486,8 @@ static int sync_closed(struct file *file)
 int file_sync(struct file *file)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
+    if (file_lives(file) < 0)
+        return -E_NO_SESSION;
     struct inode *inode = file->inode;
     int result = file_mtime_flush(file);
     for (unsigned i = 0; i < OPEN_MAX; i++) {
@@ -515,7 +522,7 @@ static int cut_boundary(struct file *file, uint64_t size)
         if (r == 0) {
             const Tarn__Extent *extent = ref->extent;
             ref->dirty = true;
-            r = stores_truncate(file->stores, ref->extent,
+            r = stores_truncate(file->stores, file->session, ref->extent,
                                 extent->chunk_offset + (size - extent->offset));
         }
         if (r == 0)
@@ -531,6 +538,8 @@ int file_truncate(struct file *file, uint64_t size)
     CHECK_MAGIC(file, FILE_MAGIC);
     if (!file_writes(file))
         return -E_BADF;
+    if (file_lives(file) < 0)
+        return -E_NO_SESSION;
     if (size > INT64_MAX)
         return -E_FBIG;
     struct inode *inode = file->inode;

@@ -56,10 +56,11 @@ struct meta {
     uint8_t uuid[16]; /* of the session being opened: the same in each try */
     bool uuid_set;
     uint32_t granted_ms;
+    uint64_t proved_ms;    /* when the last request of the session that was answered was sent */
+    unsigned files, locked; /* open in it */
     uint64_t last_seq;
     struct list changes; /* struct change, by seq within a session */
     struct fiber_mutex opening;
-    bool was_lost; /* `lost` is owed to the user as soon as a new session is open */
 
     bool keeper_runs, closing;
     struct fiber_queue keeper;
@@ -93,6 +94,7 @@ struct leader_call {
     const ProtobufCMessage *request;
     const ProtobufCMessageDescriptor *reply_type;
     uint64_t session, give_up_ms;
+    uint64_t sent_ms; /* the last try */
     bool last_words; /* also goes out while closing */
     ProtobufCMessage *reply;
     char *detail;
@@ -105,6 +107,7 @@ struct leader_call {
 const struct meta_cred meta_root = {0};
 
 static void keeper_start(struct meta *meta);
+static void session_check(struct meta *meta);
 
 /* ------------------------------------------------------------------ replicas */
 
@@ -235,6 +238,7 @@ static int attempt(struct meta *meta, struct leader_call *c, uint64_t left_ms, c
         .part = c->part,
         .part_arg = c,
     };
+    c->sent_ms = io_mono_ms(meta->io);
     int r = rpc_call(meta->peers[meta->leader].rpc, &call);
     if (r == 0)
         c->reply = take_ptr(call.reply);
@@ -252,6 +256,7 @@ static int leader_call(struct meta *meta, struct leader_call *c)
     for (;;) {
         if (meta->closing && !c->last_words)
             return -E_CANCELED;
+        session_check(meta);
         if (c->session != 0 && c->session != meta->session)
             return -E_NO_SESSION;
         char leader[64] = "";
@@ -277,16 +282,54 @@ static int leader_call(struct meta *meta, struct leader_call *c)
 
 /* ------------------------------------------------------------------ the session */
 
-static void session_lost(struct meta *meta, uint64_t session)
+static void session_lost(struct meta *meta, uint64_t session, const char *why)
 {
     if (session == 0 || meta->session != session)
         return;
-    log_warn("session %llx with the metadata service has expired: its locks and handles are gone",
-             (unsigned long long)session);
+    log_warn("%s: session %llx with the metadata service has ended (%s): %u open files must be opened again, locks were taken through %u of them",
+             meta->name, (unsigned long long)session, why, meta->files, meta->locked);
     meta->session = 0;
-    meta->was_lost = true;
+    meta->files = meta->locked = 0;
     waits_wake(meta);
     fiber_queue_wake_all(&meta->keeper);
+    if (meta->options.lost)
+        meta->options.lost(meta->options.arg);
+}
+
+uint64_t meta_session_until_ms(const struct meta *meta)
+{
+    return meta->session == 0 ? 0 : meta->proved_ms + meta->granted_ms;
+}
+
+uint64_t meta_session(const struct meta *meta)
+{
+    return meta->session != 0 && io_mono_ms(meta->io) < meta_session_until_ms(meta) ? meta->session : 0;
+}
+
+static void session_check(struct meta *meta)
+{
+    if (meta->session != meta_session(meta))
+        session_lost(meta, meta->session, "the service did not answer in all its time");
+}
+
+void meta_session_refused(struct meta *meta, uint64_t session)
+{
+    session_lost(meta, session, "a store refuses it");
+}
+
+/* An answer shows that the service heard the session not before the request was sent. */
+static void session_proved(struct meta *meta, uint64_t session, const struct leader_call *c)
+{
+    if (session != 0 && meta->session == session)
+        meta->proved_ms = MAX(meta->proved_ms, c->sent_ms);
+}
+
+void meta_holds(struct meta *meta, uint64_t session, int files, int locked)
+{
+    if (session == 0 || session != meta->session)
+        return; /* of one that is lost: not counted any more */
+    meta->files += (unsigned)files;
+    meta->locked += (unsigned)locked;
 }
 
 static int session_open(struct meta *meta)
@@ -307,11 +350,14 @@ static int session_open(struct meta *meta)
         .give_up_ms = meta->options.give_up_ms,
     };
     int r = leader_call(meta, &c);
+    if (r == -E_NO_SESSION)
+        meta->uuid_set = false; /* opened by a try before, and over already */
     if (r < 0)
         return r;
     Tarn__SessionOpenReply *reply = (Tarn__SessionOpenReply *)c.reply;
     meta->session = reply->session;
     meta->granted_ms = reply->timeout_ms ? reply->timeout_ms : meta->options.timeout_ms;
+    meta->proved_ms = c.sent_ms;
     meta->last_seq = 0;
     meta->uuid_set = false;
     tarn__session_open_reply__free_unpacked(reply, NULL);
@@ -321,23 +367,17 @@ static int session_open(struct meta *meta)
 /* Opens a session when there is none; fibers that come meanwhile wait for the first of them. */
 static int session_ensure(struct meta *meta)
 {
+    session_check(meta);
     if (meta->session)
         return 0;
     int r = fiber_mutex_lock(&meta->opening);
     if (r < 0)
         return r;
-    bool tell = false;
-    if (!meta->session) {
+    if (!meta->session)
         r = session_open(meta);
-        tell = r == 0 && meta->was_lost;
-        if (r == 0)
-            meta->was_lost = false;
-    }
     fiber_mutex_unlock(&meta->opening);
     if (r == 0)
         keeper_start(meta);
-    if (tell && meta->options.lost)
-        meta->options.lost(meta->options.arg);
     return r;
 }
 
@@ -365,8 +405,11 @@ static void ping(struct meta *meta, uint64_t interval_ms)
         .session = session,
         .give_up_ms = interval_ms,
     };
-    if (leader_call(meta, &c) == -E_NO_SESSION)
-        session_lost(meta, session);
+    int r = leader_call(meta, &c);
+    if (r == 0)
+        session_proved(meta, session, &c);
+    else if (r == -E_NO_SESSION)
+        session_lost(meta, session, "the service has not heard of it in time");
 }
 
 static uint64_t keeper_interval(const struct meta *meta)
@@ -408,10 +451,14 @@ static void keeper_run(void *arg)
         if (r == 0) {
             ping(meta, keeper_interval(meta));
             watch_again(meta);
+            session_check(meta);
         }
         if (meta->closing || (r == 0 && !meta->session))
             continue; /* lost in that ping: open the next one now */
         uint64_t wait_ms = r == 0 ? keeper_interval(meta) : PAUSE_MS_MAX;
+        uint64_t now_ms = io_mono_ms(meta->io);
+        if (r == 0) /* its end is not slept through */
+            wait_ms = MIN(wait_ms, MAX(meta_session_until_ms(meta), now_ms + 1) - now_ms);
         if (fiber_queue_wait(&meta->keeper, wait_ms) == -E_CANCELED)
             break;
     }
@@ -516,11 +563,6 @@ void meta_disconnect(struct meta *meta)
     meta_free(meta);
 }
 
-uint64_t meta_session(const struct meta *meta)
-{
-    return meta->session;
-}
-
 /* ------------------------------------------------------------------ calls of the user */
 
 static int call_enter(struct meta *meta)
@@ -544,9 +586,10 @@ static void call_leave(struct meta *meta)
     fiber_group_done(&meta->fibers);
 }
 
-static int call_change(struct meta *meta, struct leader_call *c, Tarn__Ctx *ctx)
+static int call_change(struct meta *meta, uint64_t session, struct leader_call *c, Tarn__Ctx *ctx)
 {
-    int r = session_ensure(meta);
+    session_check(meta);
+    int r = session == 0 ? session_ensure(meta) : session != meta->session ? -E_NO_SESSION : 0;
     if (r < 0)
         return r;
     struct change change = {.session = meta->session, .seq = ++meta->last_seq};
@@ -557,18 +600,29 @@ static int call_change(struct meta *meta, struct leader_call *c, Tarn__Ctx *ctx)
     c->session = change.session;
     r = leader_call(meta, c);
     list_remove(&change.node);
-    if (r == -E_NO_SESSION)
-        session_lost(meta, change.session);
+    if (r == 0)
+        session_proved(meta, change.session, c);
+    else if (r == -E_NO_SESSION)
+        session_lost(meta, change.session, "the service has not heard of it in time");
+    session_check(meta);
+    if (r == 0 && meta->session != change.session) {
+        if (c->reply)
+            protobuf_c_message_free_unpacked(take_ptr(c->reply), NULL);
+        return -E_NO_SESSION; /* the answer came when what it gives was lost already */
+    }
     return r;
 }
 
 static int call_query(struct meta *meta, struct leader_call *c, Tarn__Ctx *ctx)
 {
+    session_check(meta);
     ctx->session = meta->session;
     int r = leader_call(meta, c);
+    if (r == 0)
+        session_proved(meta, ctx->session, c);
     if (r != -E_NO_SESSION || ctx->session == 0)
         return r;
-    session_lost(meta, ctx->session);
+    session_lost(meta, ctx->session, "the service has not heard of it in time");
     ctx->session = 0;
     return leader_call(meta, c);
 }
@@ -586,6 +640,12 @@ static void ctx_fill(Tarn__Ctx *ctx, const struct meta_cred *cred)
 int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
               const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type,
               void *ret_reply, char *detail)
+{
+    return meta_call_in(meta, 0, op, request, ctx_field, cred, reply_type, ret_reply, detail);
+}
+
+int meta_call_in(struct meta *meta, uint64_t session, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
+                 const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type, void *ret_reply, char *detail)
 {
     CHECK_MAGIC(meta, META_MAGIC);
     if (detail)
@@ -606,7 +666,7 @@ int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__C
         *ctx_field = &ctx;
     bool change = op <= OP_META_CHANGE_LAST && ctx_field;
     uint64_t epoch = meta->epoch;
-    r = change ? call_change(meta, &c, &ctx) : call_query(meta, &c, &ctx);
+    r = change ? call_change(meta, session, &c, &ctx) : call_query(meta, &c, &ctx);
     if (ctx_field)
         *ctx_field = NULL;
     call_leave(meta);
@@ -680,10 +740,10 @@ uint64_t meta_lock_waiter(struct meta *meta)
     return ++meta->last_waiter;
 }
 
-static int lock_ask(struct meta *meta, Tarn__Lock *ask, const struct meta_cred *cred, bool *granted)
+static int lock_ask(struct meta *meta, uint64_t session, Tarn__Lock *ask, const struct meta_cred *cred, bool *granted)
 {
     Tarn__LockReply *reply = NULL;
-    int r = meta_call(meta, OP_LOCK, &ask->base, &ask->ctx, cred, &tarn__lock_reply__descriptor,
+    int r = meta_call_in(meta, session, OP_LOCK, &ask->base, &ask->ctx, cred, &tarn__lock_reply__descriptor,
                       &reply, NULL);
     if (r < 0)
         return r;
@@ -694,13 +754,13 @@ static int lock_ask(struct meta *meta, Tarn__Lock *ask, const struct meta_cred *
 }
 
 /* Takes the request out of the queue. 0: the grant came first and is kept. */
-static int lock_give_up(struct meta *meta, const Tarn__Lock *lock, const struct meta_cred *cred)
+static int lock_give_up(struct meta *meta, uint64_t session, const Tarn__Lock *lock, const struct meta_cred *cred)
 {
     Tarn__LockCancel cancel = TARN__LOCK_CANCEL__INIT;
     cancel.ino = lock->ino;
     cancel.waiter = lock->waiter;
     Tarn__LockReply *reply = NULL;
-    int r = meta_call(meta, OP_LOCK_CANCEL, &cancel.base, &cancel.ctx, cred,
+    int r = meta_call_in(meta, session, OP_LOCK_CANCEL, &cancel.base, &cancel.ctx, cred,
                       &tarn__lock_reply__descriptor, &reply, NULL);
     if (r < 0)
         return r;
@@ -721,30 +781,36 @@ static int lock_wait_run(struct meta *meta, struct lock_wait *wait, Tarn__Lock *
     for (;;) {
         uint64_t epoch = meta->epoch;
         bool granted = false;
-        int r = lock_ask(meta, ask, cred, &granted);
+        int r = lock_ask(meta, wait->session, ask, cred, &granted);
         if (r < 0 || granted)
             return r;
         fiber_queue_wake_all(&meta->keeper); /* it now pings more often */
         r = 0;
         while (r == 0 && lock_undecided(meta, wait, epoch))
             r = fiber_queue_wait(&wait->queue, LOCK_ASK_AGAIN_MS);
+        session_check(meta);
+        if (meta->session != wait->session)
+            return -E_NO_SESSION; /* also when it was granted: what was granted is lost */
         if (wait->granted)
             return wait->status;
         if (meta->closing || r == -E_CANCELED)
             return -E_CANCELED;
-        if (meta->session != wait->session)
-            return -E_NO_SESSION;
         if (wait->interrupted)
-            return lock_give_up(meta, ask, cred);
+            return lock_give_up(meta, wait->session, ask, cred);
     }
 }
 
 int meta_lock(struct meta *meta, const Tarn__Lock *lock, const struct meta_cred *cred)
 {
+    return meta_lock_in(meta, 0, lock, cred);
+}
+
+int meta_lock_in(struct meta *meta, uint64_t session, const Tarn__Lock *lock, const struct meta_cred *cred)
+{
     Tarn__Lock ask = *lock;
     if (!ask.wait) {
         bool granted;
-        return lock_ask(meta, &ask, cred, &granted);
+        return lock_ask(meta, session, &ask, cred, &granted);
     }
     struct lock_wait wait = {.waiter = ask.waiter};
     CHECK(wait.waiter != 0 && !map_get(&meta->waits, wait.waiter));
@@ -753,7 +819,7 @@ int meta_lock(struct meta *meta, const Tarn__Lock *lock, const struct meta_cred 
         return r;
     fiber_group_add(&meta->fibers);
     r = session_ensure(meta);
-    wait.session = meta->session;
+    wait.session = session != 0 ? session : meta->session;
     if (r == 0)
         r = wait.interrupted ? -E_INTR : lock_wait_run(meta, &wait, &ask, cred);
     map_remove(&meta->waits, wait.waiter);

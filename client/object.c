@@ -51,6 +51,7 @@ struct put {
     bool exclusive, file, no_inline;
 
     uint64_t upload; /* 0 = no chunk yet */
+    uint64_t session; /* in which the upload was begun */
     struct put_chunk *chunks[CHUNKS_AT_ONCE]; /* those not synced yet, by index modulo */
     uint64_t *lengths; /* of all chunks */
     size_t n_chunks;
@@ -168,6 +169,8 @@ static int chunk_ask(struct put *put, struct put_chunk *chunk)
                       &tarn__upload_chunk_reply__descriptor, &reply, NULL);
     if (r < 0)
         return r;
+    if (put->upload == 0)
+        put->session = meta_session(put->meta);
     put->upload = reply->upload;
     chunk->extent = take_ptr(reply->extent);
     tarn__upload_chunk_reply__free_unpacked(reply, NULL);
@@ -225,7 +228,7 @@ static void chunk_finish(struct put_chunk *chunk)
     if (!chunk->full || chunk->under_way > 0 || chunk->syncing || put->err)
         return;
     chunk->syncing = true;
-    fail(put, stores_sync(put->stores, chunk->extent));
+    fail(put, stores_sync(put->stores, put->session, chunk->extent));
     if (put->err)
         return; /* put_free() frees it */
     for (unsigned i = 0; i < CHUNKS_AT_ONCE; i++)
@@ -242,7 +245,7 @@ static void window_run(void *arg)
     struct put *put = window->put;
     struct put_chunk *chunk = window->chunk;
     if (put->err == 0)
-        fail(put, stores_write(put->stores, chunk->extent, chunk->extent->chunk_offset + window->offset,
+        fail(put, stores_write(put->stores, put->session, chunk->extent, chunk->extent->chunk_offset + window->offset,
                                window->data, window->len, false));
     put->spare[put->n_spare++] = window->data;
     free(window);

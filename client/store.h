@@ -26,13 +26,14 @@ int stores_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offs
 /* The same, and counts the bytes in *also besides: for the receipt of one task. */
 int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n,
                         struct stores_counters *also);
-/* Writes to all members through the primary. sync: on disk at every member before the return.
+/* Writes to all members through the primary, as a change of `session`: the one under which the file is open, or the upload was
+ * begun. When it has ended the stores refuse it, -E_NO_SESSION. sync: on disk at every member before the return.
  * A member that fails is reported to the metadata service (CHUNK_FAILED) and the write goes on with
  * the rest under the new generation: *extent is updated. -E_UNAVAIL when no member is left. */
-int stores_write(struct stores *stores, Tarn__Extent *extent, uint64_t offset, const void *buf, size_t n, bool sync);
-int stores_sync(struct stores *stores, Tarn__Extent *extent);
-int stores_truncate(struct stores *stores, Tarn__Extent *extent, uint64_t length);
-int stores_clone(struct stores *stores, Tarn__Extent *extent); /* carries out extent->clone_of, on disk everywhere */
+int stores_write(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t offset, const void *buf, size_t n, bool sync);
+int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent);
+int stores_truncate(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t length);
+int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent); /* carries out extent->clone_of, on disk everywhere */
 /* A read-only descriptor of the chunk's file when a replica is on this machine and the chunk is
  * sealed; kept in a bounded cache (borrowed until the next call that waits, dup() to keep).
  * -E_NOTSUP when not possible. */

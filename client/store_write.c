@@ -26,6 +26,7 @@
 
 struct chunk_change {
     unsigned op;
+    uint64_t session;        /* whose */
     uint64_t offset, length; /* TRUNCATE and CLONE: length only */
     const void *data;        /* PUT */
     uint32_t crcs[STORE_CRCS_MAX];
@@ -72,8 +73,7 @@ union change_request {
     Tarn__ChunkClone clone;
 };
 
-static void put_fill(Tarn__ChunkPut *put, const struct stores *stores, struct members *m,
-                     struct chunk_change *change)
+static void put_fill(Tarn__ChunkPut *put, struct members *m, struct chunk_change *change)
 {
     tarn__chunk_put__init(put);
     put->chunk = m->chunk;
@@ -84,24 +84,23 @@ static void put_fill(Tarn__ChunkPut *put, const struct stores *stores, struct me
     put->crcs = change->crcs;
     put->n_members = m->n;
     put->members = m->pointers;
-    put->session = meta_session(stores->meta);
+    put->session = change->session;
     put->flags = change->sync ? TARN__WRITE_FLAGS__WF_SYNC : 0;
     if (change->length > CHAIN_OVER)
         put->flags |= TARN__WRITE_FLAGS__WF_CHAIN;
 }
 
-static const ProtobufCMessage *request_fill(union change_request *request,
-                                            const struct stores *stores, struct members *m,
-                                            struct chunk_change *change)
+static const ProtobufCMessage *request_fill(union change_request *request, struct members *m, struct chunk_change *change)
 {
     switch (change->op) {
     case OP_CHUNK_PUT:
-        put_fill(&request->put, stores, m, change);
+        put_fill(&request->put, m, change);
         return &request->put.base;
     case OP_CHUNK_SYNC:
         tarn__chunk_sync__init(&request->sync);
         request->sync.chunk = m->chunk;
         request->sync.generation = m->generation;
+        request->sync.session = change->session;
         request->sync.n_members = m->n;
         request->sync.members = m->pointers;
         return &request->sync.base;
@@ -109,6 +108,7 @@ static const ProtobufCMessage *request_fill(union change_request *request,
         tarn__chunk_truncate__init(&request->truncate);
         request->truncate.chunk = m->chunk;
         request->truncate.generation = m->generation;
+        request->truncate.session = change->session;
         request->truncate.length = change->length;
         request->truncate.n_members = m->n;
         request->truncate.members = m->pointers;
@@ -118,6 +118,7 @@ static const ProtobufCMessage *request_fill(union change_request *request,
         tarn__chunk_clone__init(&request->clone);
         request->clone.chunk = m->chunk;
         request->clone.generation = m->generation;
+        request->clone.session = change->session;
         request->clone.from = change->clone_of;
         request->clone.from_generation = change->clone_generation;
         request->clone.length = change->length;
@@ -145,8 +146,8 @@ static void change_send_to(struct stores *stores, const char *address, struct me
     struct iovec payload = {.iov_base = (void *)change->data, .iov_len = change->length};
     struct rpc_call call = {
         .op = change->op,
-        .request = request_fill(&request, stores, m, change),
-        .epoch = meta_session(stores->meta),
+        .request = request_fill(&request, m, change),
+        .epoch = change->session,
         .timeout_ms = CHANGE_TIMEOUT_MS,
         .reply_type = &tarn__chunk_put_reply__descriptor,
     };
@@ -293,10 +294,9 @@ static int change_run(struct stores *stores, Tarn__Extent *extent, struct chunk_
     int r = 0;
     while (r == 0) {
         members_from(stores, extent, m);
-        if (m->n == 0) {
-            r = -E_UNAVAIL;
+        r = m->n == 0 ? -E_UNAVAIL : change->session != meta_session(stores->meta) ? -E_NO_SESSION : 0;
+        if (r < 0)
             break;
-        }
         struct outcome outcome;
         change_send(stores, m, change, &outcome);
         if (outcome.err == 0 && outcome.failed_disk == 0)
@@ -304,17 +304,19 @@ static int change_run(struct stores *stores, Tarn__Extent *extent, struct chunk_
         r = change_failed(stores, extent, m, change->op, &outcome, &silent_since, &reports);
     }
     free(m);
+    if (r == -E_NO_SESSION)
+        meta_session_refused(stores->meta, change->session);
     return r;
 }
 
 /* ------------------------------------------------------------------ the four changes */
 
-int stores_write(struct stores *stores, Tarn__Extent *extent, uint64_t offset, const void *buf,
-                 size_t n, bool sync)
+int stores_write(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t offset, const void *buf, size_t n,
+                 bool sync)
 {
     const uint8_t *at = buf;
     while (n > 0) {
-        struct chunk_change change = {.op = OP_CHUNK_PUT, .offset = offset, .data = at};
+        struct chunk_change change = {.op = OP_CHUNK_PUT, .session = session, .offset = offset, .data = at};
         change.sync = sync;
         change.length = MIN(n, (size_t)(STORE_WINDOW - offset % STORE_WINDOW));
         change.n_crcs = store_crcs(offset, at, change.length, change.crcs);
@@ -329,23 +331,24 @@ int stores_write(struct stores *stores, Tarn__Extent *extent, uint64_t offset, c
     return 0;
 }
 
-int stores_sync(struct stores *stores, Tarn__Extent *extent)
+int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent)
 {
-    struct chunk_change change = {.op = OP_CHUNK_SYNC};
+    struct chunk_change change = {.op = OP_CHUNK_SYNC, .session = session};
     return change_run(stores, extent, &change);
 }
 
-int stores_truncate(struct stores *stores, Tarn__Extent *extent, uint64_t length)
+int stores_truncate(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t length)
 {
-    struct chunk_change change = {.op = OP_CHUNK_TRUNCATE, .length = length};
+    struct chunk_change change = {.op = OP_CHUNK_TRUNCATE, .session = session, .length = length};
     return change_run(stores, extent, &change);
 }
 
-int stores_clone(struct stores *stores, Tarn__Extent *extent)
+int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent)
 {
     CHECK(extent->clone_of != 0);
     struct chunk_change change = {
         .op = OP_CHUNK_CLONE,
+        .session = session,
         .length = extent->clone_length,
         .clone_of = extent->clone_of,
         .clone_generation = extent->clone_generation,

@@ -90,16 +90,11 @@ static void report(struct process *process, int exit_code)
         close(null);
 }
 
-static void session_lost(void *arg)
-{
-    log_error("the session of the mount at %s expired: its locks and open files are gone; new opens work", (const char *)arg);
-}
-
 static int connect_cluster(struct mount *mount)
 {
     char name[64];
     snprintf(name, sizeof name, "tarn-mount %.50s", mount->point);
-    struct meta_options options = {.name = name, .lost = session_lost, .arg = (void *)(uintptr_t)mount->point};
+    struct meta_options options = {.name = name};
     int err = meta_connect(mount->io, mount->config, &options, &mount->meta);
     if (err == 0) {
         /* One question proves that the cluster answers before anything is mounted. */

@@ -60,11 +60,21 @@ static void interrupted(fuse_req_t req, void *arg)
     meta_lock_interrupt(waiting->meta, waiting->waiter);
 }
 
-static int take(fuse_req_t req, Tarn__Lock *lock)
+/* ENOLCK tells that locks were lost with the session of the open file: it must be opened again. */
+static int lost(int err)
+{
+    return err == -E_NO_SESSION ? -E_NOLCK : err;
+}
+
+static int take(fuse_req_t req, struct mount_file *open, Tarn__Lock *lock)
 {
     struct mount *mount = mount_of(req);
     struct mount_cred cred;
     mount_cred(req, &cred);
+    uint64_t session;
+    int err = file_session(open->file, &session);
+    if (err != 0)
+        return lost(err);
     lock->waiter = meta_lock_waiter(mount->meta);
     struct waiting waiting = {.meta = mount->meta, .waiter = lock->waiter};
     if (lock->wait)
@@ -73,10 +83,10 @@ static int take(fuse_req_t req, Tarn__Lock *lock)
         fuse_req_interrupt_func(req, NULL, NULL);
         return -E_INTR;
     }
-    int err = meta_lock(mount->meta, lock, &cred.cred);
+    err = meta_lock_in(mount->meta, session, lock, &cred.cred);
     if (lock->wait)
         fuse_req_interrupt_func(req, NULL, NULL);
-    return err;
+    return lost(err);
 }
 
 void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *flock, int sleep)
@@ -93,7 +103,7 @@ void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
     lock.wait = sleep != 0 && lock.type != TARN__LOCK_TYPE__LOCK_UN;
     lock.handle = file_handle(open->file);
     int err = remember_handle(mount_of(req), open);
-    mount_reply_err(req, err != 0 ? err : take(req, &lock));
+    mount_reply_err(req, err != 0 ? err : take(req, open, &lock));
 }
 
 void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
@@ -109,7 +119,7 @@ void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
     lock.wait = (op & LOCK_NB) == 0 && lock.type != TARN__LOCK_TYPE__LOCK_UN;
     lock.handle = file_handle(open->file);
     open->locked_flock = true;
-    mount_reply_err(req, take(req, &lock));
+    mount_reply_err(req, take(req, open, &lock));
 }
 
 void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *flock)

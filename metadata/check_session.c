@@ -24,6 +24,19 @@ static int count_row(struct check *check, const struct key *key, struct kv_val v
     return 0;
 }
 
+/* F1: a fence and its session know each other. */
+static void see_fenced(struct check *check, const struct session *session)
+{
+    struct key fence = key_1(TABLE_FENCE, session->fence);
+    struct kv_val number;
+    uint64_t id = 0;
+    if (session->fence == 0)
+        return;
+    if (!check_get(check, &fence, &number) || number_decode(number.data, number.len, &id) != 0 || id != session->id)
+        check_violation(check, "F1", "session %llu is fenced by %llu, which is not its", (unsigned long long)session->id,
+                        (unsigned long long)session->fence);
+}
+
 static int see_session(struct check *check, const struct key *key, struct kv_val value, void *arg)
 {
     struct sessions *sessions = arg;
@@ -41,11 +54,22 @@ static int see_session(struct check *check, const struct key *key, struct kv_val
         check_violation(check, "S1", "session %llu is not found by its uuid", (unsigned long long)id);
     if (id >= check->state.next_session)
         check_violation(check, "S1", "session %llu was never given out", (unsigned long long)id);
+    see_fenced(check, &session);
     int err = check_below(check, &replies, count_row, &kept);
     if (kept != session.kept)
         check_violation(check, "S1", "session %llu says that %u replies are kept, there are %llu", (unsigned long long)id,
                         session.kept, (unsigned long long)kept);
     return err;
+}
+
+static int see_fence(struct check *check, const struct key *key, struct kv_val value, void *arg)
+{
+    uint64_t id, number = key_number(key, 0);
+    if (number_decode(value.data, value.len, &id) != 0)
+        check_undecodable(check, key, "fence");
+    else if (number > check->state.last_fence || !session_is_there(check, id))
+        check_violation(check, "F1", "fence %llu is of no session", (unsigned long long)number);
+    return 0;
 }
 
 static int see_uuid(struct check *check, const struct key *key, struct kv_val value, void *arg)
@@ -187,6 +211,7 @@ int check_room_sessions(struct check *check)
     } visits[] = {
         {TABLE_SESSION, see_session, &sessions},
         {TABLE_SESSION_UUID, see_uuid, NULL},
+        {TABLE_FENCE, see_fence, NULL},
         {TABLE_KEPT, see_belonging, (void *)(uintptr_t)"a kept reply"},
         {TABLE_HANDLE, see_handle, &sessions},
         {TABLE_OPENS, see_opens, &sessions},

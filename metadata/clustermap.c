@@ -2,6 +2,7 @@
 
 #include "chunkmap.h"
 #include "common/err.h"
+#include "fence.h"
 
 void node_message(const struct node *node, Tarn__Node *out)
 {
@@ -266,6 +267,14 @@ int clustermap_cmd_join(struct tables *t, const void *message)
     reply.id = reply.disk = node.id;
     reply.epoch = node.epoch;
     reply.first_chunk = node.join_chunk;
+    _cleanup_(fence_news_fini) struct fence_news news = {0};
+    err = fence_read(t, 0, true, &news);
+    if (err != 0)
+        return err;
+    reply.fence_last = news.last;
+    reply.fences = news.pointers;
+    reply.n_fences = news.n;
+    reply.sessions = &news.set;
     return tables_reply(t, &reply.base);
 }
 

@@ -114,6 +114,7 @@ static int result_settle(struct fsm_result *result, int err, bool kept)
         result_drop_messages(result);
         result->nodes_changed &= kept;
         result->tasks_changed &= kept;
+        result->fences_changed &= kept;
         result->err = err;
         return 0;
     }
@@ -188,6 +189,8 @@ static int session_visit(void *arg, struct kv_val key, struct kv_val value)
         return 1;
     if (session_decode(reader_be64(&r), value.data, value.len, &session) != 0)
         return -E_CORRUPT;
+    if (session.fence != 0)
+        return 0;
     scan->ids[scan->count] = session.id;
     scan->timeouts_ms[scan->count++] = session.timeout_ms;
     return 0;

@@ -36,6 +36,8 @@ struct fsm_result {
     char *next;          /* a query's answer that goes on: where, malloc'd; NULL = complete */
     size_t told;         /* then: things this part tells of */
     bool nodes_changed, tasks_changed; /* the leader may wake waiting heartbeats */
+    bool fences_changed;    /* as above */
+    uint64_t ended_session; /* fenced or gone; 0 = none */
 };
 void fsm_result_fini(struct fsm_result *result);
 
@@ -54,7 +56,7 @@ int fsm_query(struct kv_txn *txn, unsigned op, const uint8_t *body, size_t body_
               struct fsm_result *ret);
 
 /* For the leader's background fibers. */
-/* Up to `max` sessions into ids/timeouts. */
+/* Up to `max` sessions that live (not the fenced ones) into ids/timeouts. */
 int fsm_sessions(struct kv_txn *txn, uint64_t after, uint64_t *ids, uint32_t *timeouts_ms, size_t max, size_t *ret_n);
 /* Packed tarn.NodeBeatReply with the tasks of a node (at most max). */
 int fsm_node_tasks(struct kv_txn *txn, uint32_t node, size_t max, uint8_t **ret_reply, size_t *ret_len);

@@ -81,7 +81,7 @@ int lock_table_decode(const void *data, size_t n, struct lock_table *ret)
     if (reader_u8(&r) != RECORD_VERSION)
         return -E_CORRUPT;
     uint32_t n_held = reader_u32(&r), n_waiters = reader_u32(&r);
-    if (r.failed || (uint64_t)n_held + n_waiters > LOCK_RANGES_MAX)
+    if (r.failed || (uint64_t)n_held + n_waiters > LOCK_ROW_MAX)
         return -E_CORRUPT;
     _cleanup_(lock_table_fini) struct lock_table table = {0};
     table.held = calloc(n_held + 1, sizeof *table.held);
@@ -185,12 +185,22 @@ static void put_rest(struct lock_table *table, const struct lock_range *old,
     }
 }
 
-int lock_table_set(struct lock_table *table, const struct lock_range *range)
+static bool full(const struct lock_table *table, size_t more)
 {
-    /* One more at most two pieces of a split: room first, so that nothing fails half way. */
-    if (range->type != TARN__LOCK_TYPE__LOCK_UN &&
-        table->n_held + table->n_waiters + 2 > LOCK_RANGES_MAX)
-        return -E_BUSY;
+    return table->n_held + 2 * table->n_waiters + more > LOCK_RANGES_MAX;
+}
+
+static bool cuts_in_two(const struct lock_table *table, const struct lock_range *range)
+{
+    for (size_t i = 0; i < table->n_held && table->held[i].start < range->start; i++)
+        if (same_owner(&table->held[i].owner, &range->owner) && table->held[i].end > range->end)
+            return true;
+    return false;
+}
+
+static int set(struct lock_table *table, const struct lock_range *range)
+{
+    /* Room for the range and two pieces of a split first, so that nothing fails half way. */
     int err = held_room(table, 3);
     if (err != 0)
         return err;
@@ -222,10 +232,18 @@ int lock_table_set(struct lock_table *table, const struct lock_range *range)
     return 0;
 }
 
+int lock_table_set(struct lock_table *table, const struct lock_range *range)
+{
+    bool unlocks = range->type == TARN__LOCK_TYPE__LOCK_UN;
+    if (unlocks ? cuts_in_two(table, range) && full(table, 1) : full(table, 2))
+        return -E_NOLCK;
+    return set(table, range);
+}
+
 int lock_table_wait(struct lock_table *table, const struct lock_range *waiter)
 {
-    if (table->n_held + table->n_waiters + 2 > LOCK_RANGES_MAX)
-        return -E_BUSY;
+    if (full(table, 2))
+        return -E_NOLCK;
     int err = waiters_room(table);
     if (err == 0)
         table->waiters[table->n_waiters++] = *waiter;
@@ -256,7 +274,7 @@ int lock_table_grant(struct lock_table *table, struct lock_range *ret, bool *ret
         struct lock_range waiter = table->waiters[i];
         if (lock_table_conflict(table, &waiter) != NULL || lock_table_queued(table, &waiter, i))
             continue;
-        int err = lock_table_set(table, &waiter);
+        int err = set(table, &waiter);
         if (err != 0)
             return err;
         waiter_remove(table, i);

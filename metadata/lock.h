@@ -11,9 +11,11 @@
 
 #include "tables.h"
 
-#define LOCK_RANGES_MAX                                                                            \
-    12000 /* held and waiting in one file: 57 bytes each, in a row of at most 1 MiB */
-#define LOCK_WAIT_GRAPH_MAX 1000 /* owners looked at for one deadlock check; past it -E_BUSY */
+/* Of one file: ranges held and, twice, those waited for. A grant puts at most two ranges more in place of one waiter, so it
+ * never meets the bound; an unlock only does when it cuts a range in two. */
+#define LOCK_RANGES_MAX 12000
+#define LOCK_ROW_MAX 18000 /* 57 bytes each, in a row of at most 1 MiB; the version before counted waiters once */
+#define LOCK_WAIT_GRAPH_MAX 1000 /* owners looked at for one deadlock check; past it -E_NOLCK */
 
 struct lock_owner {
     uint64_t session, owner;
@@ -46,11 +48,11 @@ const struct lock_range *lock_table_conflict(const struct lock_table *table,
 bool lock_table_queued(const struct lock_table *table, const struct lock_range *range,
                        size_t before);
 /* Puts the range for its owner in place of what it had there (LOCK_UN removes), merging neighbours
- * of the same type. Upgrades and splits are atomic. -E_BUSY LOCK_RANGES_MAX, -E_NOMEM; then nothing
+ * of the same type. Upgrades and splits are atomic. -E_NOLCK LOCK_RANGES_MAX, -E_NOMEM; then nothing
  * changed. */
 int lock_table_set(struct lock_table *table, const struct lock_range *range);
 int lock_table_wait(struct lock_table *table,
-                    const struct lock_range *waiter); /* -E_BUSY -E_NOMEM */
+                    const struct lock_range *waiter); /* -E_NOLCK -E_NOMEM */
 /* Removes a waiter; false when it is not there. */
 bool lock_table_unwait(struct lock_table *table, uint64_t session, uint64_t waiter);
 /* Grants the first waiter that can go: sets its range, removes it, true. Call until false. */

@@ -129,7 +129,7 @@ static int graph_add(struct graph *g, const struct lock_owner *owner)
         if (is_owner(&g->owners[i], owner))
             return 0;
     if (g->count == LOCK_WAIT_GRAPH_MAX)
-        return -E_BUSY;
+        return -E_NOLCK;
     g->owners[g->count++] = *owner;
     return 0;
 }

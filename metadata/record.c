@@ -99,7 +99,7 @@ static int done(const struct reader *r)
 /* The numbers that came after version 1, in order of their coming; returns how many. */
 static size_t state_extras(struct state *s, uint64_t *ret[STATE_EXTRAS_MAX])
 {
-    uint64_t *const extras[] = {&s->tree_upgrade};
+    uint64_t *const extras[] = {&s->tree_upgrade, &s->last_fence};
     memcpy(ret, extras, sizeof extras);
     return ARRAY_SIZE(extras);
 }
@@ -329,7 +329,8 @@ int extent_decode(uint64_t offset, const void *data, size_t n, struct extent *re
 
 void session_encode(const struct session *session, struct writer *w)
 {
-    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, RECORD_VERSION_SESSION);
+    writer_u64(w, session->fence);
     writer_u32(w, session->timeout_ms);
     writer_u32(w, session->node);
     writer_u64(w, session->acked);
@@ -343,9 +344,11 @@ void session_encode(const struct session *session, struct writer *w)
 int session_decode(uint64_t id, const void *data, size_t n, struct session *ret)
 {
     struct reader r = reader_init(data, n);
-    if (!version_ok(&r))
+    uint8_t version = reader_u8(&r);
+    if (version < RECORD_VERSION || version > RECORD_VERSION_SESSION)
         return -E_CORRUPT;
     struct session s = {.id = id};
+    s.fence = version == RECORD_VERSION ? 0 : reader_u64(&r);
     s.timeout_ms = reader_u32(&r);
     s.node = reader_u32(&r);
     s.acked = reader_u64(&r);

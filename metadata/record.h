@@ -11,6 +11,7 @@
 #define RECORD_VERSION 1
 #define RECORD_VERSION_STATE 2 /* 1 is read, too */
 #define RECORD_VERSION_INODE 2 /* 1 is read, too */
+#define RECORD_VERSION_SESSION 2 /* 1 is read, too */
 #define MD_NAME_MAX 255    /* bytes of one path component (POSIX NAME_MAX) */
 #define MD_INLINE_MAX 4096 /* bytes of a file kept in its inode */
 #define MD_TARGET_MAX 4095 /* bytes of a symbolic link (PATH_MAX less the NUL) */
@@ -43,6 +44,7 @@ enum table {
     TABLE_UPLOAD_CHUNK = 'V',
     TABLE_SESSION = 'P',
     TABLE_SESSION_UUID = 'u',
+    TABLE_FENCE = 'F', /* number: the session that is fenced but not released */
     TABLE_KEPT = 'K',
     TABLE_HANDLE = 'H',
     TABLE_OPENS = 'h',
@@ -93,6 +95,7 @@ struct state {
     /* From here on numbers that version 2 counts: a row that has fewer of them means zeros, so new
      * ones are appended here and in state_extras() only. */
     uint64_t tree_upgrade; /* 1: inodes of version 1 without a parent are left */
+    uint64_t last_fence;   /* given out */
 };
 void state_encode(const struct state *s, struct writer *w);
 int state_decode(const void *data, size_t n, struct state *ret);
@@ -205,6 +208,7 @@ struct session {
     uint32_t timeout_ms, node;
     uint64_t acked; /* replies up to this seq are dropped */
     uint32_t kept;  /* replies kept */
+    uint64_t fence; /* its number; 0 = the session lives */
     uint8_t uuid_len, uuid[SESSION_UUID_MAX];
     uint8_t name_len;
     char name[SESSION_NAME_MAX + 1];

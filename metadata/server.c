@@ -51,6 +51,15 @@ void server_heard(struct server *server, struct rpc_request *request, const void
         server_session_heard(server, ctx->session, request->conn);
 }
 
+int server_heard_query(struct server *server, struct rpc_request *request, const void *message)
+{
+    const Tarn__Ctx *ctx = ctx_of(message);
+    if (ctx == NULL || ctx->session == 0)
+        return 0;
+    server_session_heard(server, ctx->session, request->conn);
+    return server_session_lives(server, ctx->session);
+}
+
 int server_refuse(struct server *server, struct rpc_request *request, int err, const char *detail)
 {
     const char *leader = err == -E_NOT_LEADER ? replica_leader_address(server->replica) : NULL;
@@ -107,6 +116,8 @@ static int handle_session_end(void *ctx, struct rpc_request *request, const void
     const Tarn__SessionEnd *end = message;
     if (end->expired)
         return server_refuse(ctx, request, -E_PERM, "only the service itself expires sessions");
+    if (end->stage != TARN__END_STAGE__END_WHOLE)
+        return server_refuse(ctx, request, -E_PERM, "only the service itself ends sessions in stages");
     if (end->ctx != NULL && end->session != 0 && end->session != end->ctx->session)
         return server_refuse(ctx, request, -E_PERM, "a session ends only itself");
     return handle_change(ctx, request, message);
@@ -120,9 +131,10 @@ static int handle_internal(void *ctx, struct rpc_request *request, const void *m
 static int query(struct server *server, struct rpc_request *request, const void *message,
                  struct fsm_result *result)
 {
-    server_heard(server, request, message);
     struct kv_txn *txn;
-    int err = replica_read(server->replica, &txn);
+    int err = server_heard_query(server, request, message);
+    if (err == 0)
+        err = replica_read(server->replica, &txn);
     if (err != 0)
         return err;
     err = fsm_query(txn, request->op, request->control, request->control_len, result);
@@ -362,8 +374,12 @@ static void on_result(void *arg, const struct fsm_result *result)
     for (size_t i = 0; i < result->n_pushes; i++)
         server_push(server, &result->pushes[i]);
     server->nodes_stale = server->nodes_stale || result->nodes_changed;
-    if (result->tasks_changed || result->nodes_changed)
+    if (result->ended_session != 0)
+        server_session_ended(server, result->ended_session);
+    if (result->tasks_changed || result->nodes_changed || result->fences_changed)
         fiber_queue_wake_all(&server->tasks_wake);
+    if (result->nodes_changed || result->fences_changed)
+        fiber_queue_wake_all(&server->fence_wake);
 }
 
 static void on_leader(void *arg, bool leads)
@@ -372,7 +388,9 @@ static void on_leader(void *arg, bool leads)
     read_leases_unknown(&server->leases, io_mono_ms(server->io));
     server_sessions_forget(server);
     server_nodes_forget(server);
+    server->fence_settled = 0;
     fiber_queue_wake_all(&server->tasks_wake);
+    fiber_queue_wake_all(&server->fence_wake);
 }
 
 /* ------------------------------------------------------------------ life */
@@ -410,6 +428,8 @@ static int serve(struct server *server, struct io_listener **listener,
     err = spawn(server, "sessions", session_fiber);
     if (err == 0)
         err = spawn(server, "nodes", node_fiber);
+    if (err == 0)
+        err = spawn(server, "fences", fence_fiber);
     return err == 0 ? spawn(server, "work", work_fiber) : err;
 }
 
@@ -457,6 +477,7 @@ void server_stop(struct server *server)
     server->stopping = true;
     fiber_queue_wake_all(&server->stop_wake);
     fiber_queue_wake_all(&server->tasks_wake);
+    fiber_queue_wake_all(&server->fence_wake);
     if (server->replica != NULL)
         replica_quiesce(server->replica);
     if (server->fibers.running > 0)

@@ -5,6 +5,7 @@
 #include "server.h"
 #include "common/coll.h"
 #include "common/fiber.h"
+#include "fence.h"
 #include "meta.pb-c.h"
 #include "ops.h"
 #include "read_lease.h"
@@ -14,6 +15,7 @@
 #define NODE_FILL_PAUSE_MS 3000  /* between two records of how full a node is */
 #define NODE_TASKS_MAX 64        /* per beat */
 #define SESSION_CHECK_MS 500
+#define FENCE_CHECK_MS 500 /* beats and changes wake it before */
 #define WORK_CHECK_MS 500
 #define WATCHERS_MAX 1024
 
@@ -22,6 +24,7 @@ struct live_session {
     uint64_t heard_ms;
     uint64_t round; /* of the scan that last found it in the tables */
     struct rpc_conn *conn; /* where its pushes go; NULL = none now */
+    bool lives; /* the tables have it, not fenced, since this replica leads */
 };
 
 /* A node as the leader hears it. */
@@ -32,6 +35,7 @@ struct live_node {
     uint64_t last_total, last_free, last_chunks; /* as the last beat said */
     uint64_t heard_ms, filled_ms;
     uint32_t given_crc; /* of the tasks it was last given */
+    uint64_t fence_ordered, fence_closed; /* as its beats said to this leader */
 };
 
 struct server {
@@ -51,6 +55,9 @@ struct server {
     bool nodes_stale; /* the tables changed since they were read */
     struct fiber_queue tasks_wake;
     struct fiber_queue leader_wake;
+    struct fiber_queue fence_wake;
+    size_t fences_open;     /* not released, as last seen */
+    uint64_t fence_settled; /* no node that is up orders writes of sessions fenced up to here */
     struct rpc_conn *watchers[WATCHERS_MAX];
     unsigned n_watchers;
 };
@@ -62,6 +69,8 @@ int server_propose(struct server *server, unsigned op, const ProtobufCMessage *m
 int server_pause(struct server *server, uint64_t ms);
 /* Every request of a client is a sign of life of its session. */
 void server_heard(struct server *server, struct rpc_request *request, const void *message);
+/* The same of a query, which the state machine does not check: -E_NO_SESSION when its session is fenced or gone (F1). */
+int server_heard_query(struct server *server, struct rpc_request *request, const void *message);
 /* Answers; both return what a handler returns. */
 int server_refuse(struct server *server, struct rpc_request *request, int err, const char *detail);
 int server_reply_result(struct server *server, struct rpc_request *request, const struct fsm_result *result);
@@ -74,10 +83,23 @@ int server_handle_watch(void *ctx, struct rpc_request *request, const void *mess
 void server_push(struct server *server, const struct fsm_push *push);
 void server_conn_closed(struct server *server, struct rpc_conn *conn);
 void server_sessions_forget(struct server *server); /* a new leader gives everybody a full timeout */
+/* May the session ask: -E_NO_SESSION when it is fenced or gone. */
+int server_session_lives(struct server *server, uint64_t session);
+void server_session_ended(struct server *server, uint64_t session);
 void session_fiber(void *arg);
+/* ---- server_fence.c ---- */
+/* Ends a session that did not ask for it: returns when it is fenced, the release follows by itself. `why` is said in the
+ * log: "has fallen silent". -E_BUSY: FENCES_MAX are under way. Not known any more is success. */
+int server_session_evict(struct server *server, uint64_t session, const char *why);
+void server_fence_heard(struct server *server, struct live_node *node, const Tarn__NodeBeat *beat);
+/* Is there something that the store must be told now? */
+bool server_fence_news(const struct server *server, const Tarn__NodeBeat *beat, const struct fence_news *news);
+int server_fence_answer(const struct server *server, const struct fence_news *news, Tarn__NodeBeatReply *reply);
+void fence_fiber(void *arg);
 /* ---- server_node.c ---- */
 int server_handle_beat(void *ctx, struct rpc_request *request, const void *message);
 void server_nodes_forget(struct server *server);
+int server_nodes_refresh(struct server *server); /* what the tables say about nodes, when it changed */
 void node_fiber(void *arg);
 void work_fiber(void *arg);
 

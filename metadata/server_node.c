@@ -52,7 +52,7 @@ static int nodes_take(struct server *server, const Tarn__NodeListReply *list)
     return 0;
 }
 
-static int nodes_refresh(struct server *server)
+int server_nodes_refresh(struct server *server)
 {
     if (!server->nodes_stale)
         return 0;
@@ -127,47 +127,65 @@ static int beat_done(struct server *server, const Tarn__NodeBeat *beat)
     return server_propose(server, OP_CHUNK_TASKS_DONE, &done.base);
 }
 
-static int tasks_read(struct server *server, uint32_t node, uint8_t **ret_reply, size_t *ret_len)
+/* What there is to say to a node, at one moment. */
+struct news {
+    uint8_t *tasks; /* packed NodeBeatReply */
+    size_t len;
+    uint32_t crc; /* 0 = no tasks */
+    struct fence_news fences;
+};
+
+static void news_fini(struct news *news)
+{
+    free(news->tasks);
+    fence_news_fini(&news->fences);
+}
+
+static int news_read(struct server *server, const Tarn__NodeBeat *beat, struct news *ret)
 {
     struct kv_txn *txn;
     int err = replica_read(server->replica, &txn);
     if (err != 0)
         return err;
-    err = fsm_node_tasks(txn, node, NODE_TASKS_MAX, ret_reply, ret_len);
+    err = fsm_node_tasks(txn, beat->node, NODE_TASKS_MAX, &ret->tasks, &ret->len);
+    if (err == 0)
+        err = fence_read_txn(txn, beat->fence_applied, beat->want_sessions, &ret->fences);
     kv_abort(txn);
+    ret->crc = err != 0 || ret->len == 0 ? 0 : crc32c(0, ret->tasks, ret->len);
     return err;
 }
 
-static int tasks_reply(struct rpc_request *request, const uint8_t *packed, size_t len)
+static int news_reply(struct server *server, struct rpc_request *request, const struct news *news)
 {
-    Tarn__NodeBeatReply *reply = tarn__node_beat_reply__unpack(NULL, len, packed);
+    Tarn__NodeBeatReply *reply = tarn__node_beat_reply__unpack(NULL, news->len, news->tasks);
     if (reply == NULL)
         return -E_CORRUPT;
     reply->interval_ms = NODE_BEAT_MS;
-    int err = rpc_reply(request, &reply->base);
+    int err = server_fence_answer(server, &news->fences, reply);
+    if (err == 0)
+        err = rpc_reply(request, &reply->base);
     tarn__node_beat_reply__free_unpacked(reply, NULL);
     return err;
 }
 
-/* Answers at once when the node's tasks are not those it was given last, else when they change or
- * after one interval: tasks are prompt, and a node at work on them does not ask in a circle. */
-static int beat_answer(struct server *server, struct rpc_request *request, uint32_t id)
+/* Answers at once when there are fences the node does not know or its tasks are not those it was given last, else when
+ * something changes or after one interval: both are prompt, and a node at work does not ask in a circle. */
+static int beat_answer(struct server *server, struct rpc_request *request, const Tarn__NodeBeat *beat)
 {
     uint64_t until = io_mono_ms(server->io) + NODE_BEAT_MS;
     for (;;) {
-        _cleanup_free_ uint8_t *packed = NULL;
-        size_t len = 0;
-        int err = tasks_read(server, id, &packed, &len);
+        _cleanup_(news_fini) struct news news = {0};
+        int err = news_read(server, beat, &news);
         if (err != 0)
             return err;
-        struct live_node *node = node_get(server, id);
+        struct live_node *node = node_get(server, beat->node);
         if (node == NULL)
             return -E_NOMEM;
-        uint32_t crc = len == 0 ? 0 : crc32c(0, packed, len);
         uint64_t now = io_mono_ms(server->io);
-        if ((len > 0 && crc != node->given_crc) || now >= until || server->stopping) {
-            node->given_crc = crc;
-            return tasks_reply(request, packed, len);
+        if (beat->no_wait || server_fence_news(server, beat, &news.fences) || (news.len > 0 && news.crc != node->given_crc) ||
+            now >= until || server->stopping) {
+            node->given_crc = news.crc;
+            return news_reply(server, request, &news);
         }
         err = fiber_queue_wait(&server->tasks_wake, until - now);
         if (err == -E_CANCELED)
@@ -179,7 +197,7 @@ static int beat(struct server *server, struct rpc_request *request, const Tarn__
 {
     if (!replica_leads(server->replica))
         return -E_NOT_LEADER;
-    int err = nodes_refresh(server);
+    int err = server_nodes_refresh(server);
     if (err != 0)
         return err;
     struct live_node *node = map_get(&server->nodes, message->node);
@@ -188,10 +206,11 @@ static int beat(struct server *server, struct rpc_request *request, const Tarn__
     if (message->epoch < node->epoch)
         return rpc_reply_error(request, -E_STALE, NULL, "this node has joined again since");
     node->heard_ms = io_mono_ms(server->io);
+    server_fence_heard(server, node, message);
     err = beat_record(server, node, message);
     if (err == 0)
         err = beat_done(server, message);
-    return err != 0 ? err : beat_answer(server, request, message->node);
+    return err != 0 ? err : beat_answer(server, request, message);
 }
 
 int server_handle_beat(void *ctx, struct rpc_request *request, const void *message)
@@ -206,7 +225,7 @@ int server_handle_beat(void *ctx, struct rpc_request *request, const void *messa
 /* ------------------------------------------------------------------ background */
 static int nodes_check(struct server *server)
 {
-    int err = nodes_refresh(server);
+    int err = server_nodes_refresh(server);
     uint32_t silent[64];
     unsigned n = 0;
     size_t at = 0;

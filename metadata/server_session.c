@@ -81,6 +81,24 @@ static int session_exists(struct server *server, uint64_t session)
     return err;
 }
 
+int server_session_lives(struct server *server, uint64_t session)
+{
+    const struct live_session *known = map_get(&server->sessions, session);
+    if (known != NULL && known->lives)
+        return 0;
+    int err = session_exists(server, session);
+    struct live_session *live = err == 0 ? session_get(server, session) : NULL;
+    if (live != NULL)
+        live->lives = true;
+    return err;
+}
+
+/* Forgotten, so that the next request of it asks the tables. */
+void server_session_ended(struct server *server, uint64_t session)
+{
+    free(map_remove(&server->sessions, session));
+}
+
 int server_handle_ping(void *ctx, struct rpc_request *request, const void *message)
 {
     struct server *server = ctx;
@@ -164,15 +182,6 @@ static int page_read(struct server *server, uint64_t after, struct page *page)
     return err;
 }
 
-static int expire(struct server *server, uint64_t session)
-{
-    log_info("session %llu has fallen silent: ended", (unsigned long long)session);
-    Tarn__SessionEnd end = TARN__SESSION_END__INIT;
-    end.session = session;
-    end.expired = true;
-    return server_propose(server, OP_SESSION_END, &end.base);
-}
-
 static int page_check(struct server *server, const struct page *page)
 {
     for (size_t i = 0; i < page->n; i++) {
@@ -182,7 +191,7 @@ static int page_check(struct server *server, const struct page *page)
         live->round = server->session_round;
         if (io_mono_ms(server->io) - live->heard_ms <= page->timeouts_ms[i])
             continue;
-        int err = expire(server, page->ids[i]);
+        int err = server_session_evict(server, page->ids[i], "has fallen silent");
         if (err != 0)
             return err;
     }

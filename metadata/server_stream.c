@@ -82,11 +82,13 @@ int server_handle_stream(void *ctx, struct rpc_request *request, const void *mes
     struct server *server = ctx;
     union streamed s;
     bool parts = streamed_init(&s, request->op, message);
-    server_heard(server, request, message);
+    int err = server_heard_query(server, request, message);
+    if (err != 0)
+        return server_refuse(server, request, err, "");
     if (parts)
         return stream(server, request, &s);
     struct fsm_result result = {0};
-    int err = part_query(server, request->op, &s, &result);
+    err = part_query(server, request->op, &s, &result);
     err = err != 0 ? server_refuse(server, request, err, "") : server_reply_result(server, request, &result);
     fsm_result_fini(&result);
     return err;

@@ -5,6 +5,7 @@
 #include "chunkmap.h"
 #include "common/check.h"
 #include "common/err.h"
+#include "fence.h"
 #include "lock.h"
 #include "namespace.h"
 
@@ -18,6 +19,12 @@ int session_get(struct tables *t, uint64_t id, struct session *ret)
     if (err == 0 && session_decode(id, value.data, value.len, ret) != 0)
         err = tables_corrupt(t, &key, "session");
     return err;
+}
+
+int session_lives(struct tables *t, uint64_t id, struct session *ret)
+{
+    int err = session_get(t, id, ret);
+    return err == 0 && ret->fence != 0 ? -E_NO_SESSION : err;
 }
 
 static int session_put(struct tables *t, const struct session *session)
@@ -69,7 +76,7 @@ int session_begin(struct tables *t, const Tarn__Ctx *ctx, bool *ret_again)
 {
     *ret_again = false;
     struct session session;
-    int err = session_get(t, ctx->session, &session);
+    int err = session_lives(t, ctx->session, &session);
     if (err != 0)
         return err;
     err = kept_reply(t, ctx);
@@ -119,6 +126,8 @@ static int session_find(struct tables *t, const struct key *uuid, uint64_t *ret_
 static int session_make(struct tables *t, const Tarn__SessionOpen *m, const struct key *uuid,
                         struct session *ret)
 {
+    if (t->state.sessions >= SESSIONS_MAX)
+        return tables_fail(t, -E_BUSY, "%d sessions are open", SESSIONS_MAX);
     uint32_t timeout = m->timeout_ms == 0 ? SESSION_TIMEOUT_MS : m->timeout_ms;
     size_t name_len = MIN(strlen(m->name), (size_t)SESSION_NAME_MAX);
     *ret = (struct session){.id = tables_state(t)->next_session++,
@@ -146,7 +155,7 @@ int session_cmd_open(struct tables *t, const void *message)
     uint64_t id;
     int err = session_find(t, &uuid, &id);
     if (err == 0)
-        err = session_get(t, id, &session);
+        err = session_lives(t, id, &session); /* fenced: the client takes another uuid */
     else if (err == -E_NOENT)
         err = session_make(t, m, &uuid, &session);
     if (err != 0)
@@ -193,6 +202,28 @@ static int forget(struct tables *t, const struct session *session)
     return err;
 }
 
+static int release(struct tables *t, const struct session *session)
+{
+    int err = lock_session_end(t, session->id);
+    if (err == 0)
+        err = close_all(t, session->id);
+    if (err == 0)
+        err = chunk_session_end(t, session->id);
+    if (err == 0)
+        err = fence_drop(t, session);
+    return err == 0 ? forget(t, session) : err;
+}
+
+/* F1: from now on the session is refused, but holds what it held. */
+static int fence(struct tables *t, struct session *session)
+{
+    if (session->fence != 0)
+        return 0;
+    int err = fence_give(t, session);
+    t->result->fences_changed = true;
+    return err == 0 ? session_put(t, session) : err;
+}
+
 int session_cmd_end(struct tables *t, const void *message)
 {
     const Tarn__SessionEnd *m = message;
@@ -200,13 +231,19 @@ int session_cmd_end(struct tables *t, const void *message)
     int err = session_get(t, m->session != 0 ? m->session : t->session, &session);
     if (err == -E_NO_SESSION)
         return 0; /* ended before: what was asked for */
-    if (err == 0)
-        err = lock_session_end(t, session.id);
-    if (err == 0)
-        err = close_all(t, session.id);
-    if (err == 0)
-        err = chunk_session_end(t, session.id);
-    return err == 0 ? forget(t, &session) : err;
+    if (err != 0)
+        return err;
+    t->result->ended_session = session.id;
+    switch (m->stage) {
+    case TARN__END_STAGE__END_FENCE:
+        return fence(t, &session);
+    case TARN__END_STAGE__END_RELEASE:
+        return session.fence != 0 ? release(t, &session) : -E_INVAL;
+    case TARN__END_STAGE__END_WHOLE:
+        return session.fence == 0 ? release(t, &session) : -E_NO_SESSION; /* too late for its own wish */
+    default:
+        return -E_INVAL;
+    }
 }
 
 /* ---- open files */

@@ -11,7 +11,10 @@
 #define SESSION_TIMEOUT_MS_MAX 3600000u
 #define SESSION_TIMEOUT_MS 30000u
 
-int session_get(struct tables *t, uint64_t id, struct session *ret); /* -E_NO_SESSION */
+/* Also one that is fenced: it still holds what it held. -E_NO_SESSION */
+int session_get(struct tables *t, uint64_t id, struct session *ret);
+/* May it ask anything: -E_NO_SESSION also when it is fenced (F1). */
+int session_lives(struct tables *t, uint64_t id, struct session *ret);
 
 /* Before a change: checks the session, drops acknowledged replies, and finds a kept one.
  * *ret_again: the kept reply is in t->result. -E_NO_SESSION, -E_STALE seq acknowledged long ago,

@@ -1,7 +1,8 @@
 /*    joining ──joined──> inventory ──told──> beating ──┐
- *       ^                                      │  ^────┘ every interval, or at once when a task ended
+ *       ^                                      │  ^────┘ always one that waits at the service for news: tasks, fences
  *       └────────── the service does not know us ┘
- * A call that fails is repeated, at the next replica; the state stays. */
+ * A call that fails is repeated, at the next replica; the state stays. What this store has to tell meanwhile (a task ended,
+ * nothing of a fenced session is under way any more, a copy became suspect) goes with beats of a second fiber. */
 #include "beat.h"
 
 #include "put.h"
@@ -20,9 +21,11 @@ struct beat {
     char leader[64];      /* whom to ask first; empty = meta[next_meta] */
     unsigned next_meta;
     uint64_t epoch;
-    uint64_t interval_ms;
     bool closing, told_silence;
-    struct fiber_queue wake, copy_room;
+    bool beating; /* joined, and the inventory is told */
+    bool news;    /* for the service */
+    struct map late; /* chunks whose copy here is suspect and not yet told */
+    struct fiber_queue wake, tell_wake, copy_room;
     struct fiber_group fibers;
     struct list tasks;    /* struct task: under way or done and not yet told */
     unsigned n_tasks, n_copies;
@@ -63,10 +66,10 @@ static int ask(struct beat *b, unsigned op, const ProtobufCMessage *request, con
         const char *address = b->leader[0] != '\0' ? b->leader : s->meta[b->next_meta];
         struct rpc_client *client = store_peer(s, address);
         struct rpc_call call = {.op = op, .request = request, .reply_type = type, .timeout_ms = BEAT_CALL_TIMEOUT_MS};
-        uint64_t sent_ms = io_mono_ms(s->io);
+        uint64_t sent_ms = io_mono_ms(s->io) + 1; /* never 0; a millisecond of 2,500 */
         err = client == NULL ? -E_NOMEM : rpc_call(client, &call);
         if (err == 0) {
-            s->contact_ms = MAX(sent_ms, (uint64_t)1);
+            s->contact_ms = sent_ms > s->contact_ms ? sent_ms : s->contact_ms;
             *ret = call.reply;
             call.reply = NULL;
             rpc_call_fini(&call);
@@ -85,6 +88,44 @@ static void pause_for(struct beat *b, uint64_t ms)
 {
     if (!b->closing)
         (void)fiber_queue_wait(&b->wake, ms);
+}
+
+/* ------------------------------------------------------------------ fences */
+static int sessions_apply(struct store *s, uint64_t last, const Tarn__SessionSet *set)
+{
+    _cleanup_free_ uint64_t *ids = malloc(MAX(set->n_steps, (size_t)1) * sizeof *ids);
+    if (ids == NULL)
+        return -E_NOMEM;
+    uint64_t id = 0;
+    for (size_t i = 0; i < set->n_steps; i++)
+        ids[i] = id += set->steps[i];
+    return fences_reset(&s->fences, last, set->next_session, ids, set->n_steps);
+}
+
+static int fences_apply(struct store *s, uint64_t last, Tarn__Fence *const *fences, size_t n, const Tarn__SessionSet *set)
+{
+    int err = set != NULL ? sessions_apply(s, last, set) : 0;
+    for (size_t i = 0; i < n && err == 0; i++)
+        err = fences_add(&s->fences, fences[i]->number, fences[i]->session);
+    if (err == 0)
+        fences_told(&s->fences, last);
+    return err;
+}
+
+/* Before this store takes any change. A service of the version before tells no sessions: then none has ended. */
+static int fences_joined(struct store *s, const Tarn__NodeJoinReply *reply)
+{
+    static const Tarn__SessionSet nothing = TARN__SESSION_SET__INIT;
+    const Tarn__SessionSet *set = reply->sessions != NULL ? reply->sessions : &nothing;
+    return fences_apply(s, reply->fence_last, reply->fences, reply->n_fences, set);
+}
+
+static int fences_news(struct store *s, const Tarn__NodeBeatReply *reply)
+{
+    int err = fences_apply(s, reply->fence_last, reply->fences, reply->n_fences, reply->sessions);
+    if (err == 0)
+        err = fences_settle(&s->fences, reply->fence_settled);
+    return err == 0 ? fences_forget_below(&s->fences, reply->oldest_session) : err;
 }
 
 /* ------------------------------------------------------------------ join, inventory */
@@ -113,7 +154,11 @@ static int join(struct beat *b)
     b->epoch = reply->epoch;
     if (s->first_chunk == 0)
         s->first_chunk = reply->first_chunk;
-    err = volume_set_node(s->volume, reply->id, reply->disk);
+    err = fences_joined(s, reply);
+    if (err != 0)
+        s->contact_ms = 0;
+    else
+        err = volume_set_node(s->volume, reply->id, reply->disk);
     if (err == 0)
         log_info("node %u disk %u at %s joined", reply->id, reply->disk, s->address);
     protobuf_c_message_free_unpacked(answer, NULL);
@@ -233,6 +278,10 @@ static int task_seal(struct store *s, const Tarn__ChunkTask *message, Tarn__Chun
     int err = store_hold_all(s, message->chunk, message->length == 0, true, &held);
     if (err != 0)
         return err;
+    if (held.chunk->late) { /* not one to compare the others with: the service lets it leave */
+        store_release(s, &held);
+        return -E_BUSY;
+    }
     /* The file may be longer than what was ever written to this chunk: the rest is zeros. A member that
      * has lost bytes gets another digest than the others by it, and goes. */
     if ((held.chunk->flags & CHUNK_SEALED) == 0 && held.chunk->length < message->length)
@@ -287,7 +336,7 @@ static void task_run(void *arg)
                  (unsigned long long)message->chunk, err_sentence(err));
     task->result.status = err_to_wire(err);
     task->done = true;
-    fiber_queue_wake_one(&b->wake);
+    beat_tell(b);
     fiber_group_done(&b->fibers);
 }
 
@@ -353,21 +402,32 @@ static void task_start(struct beat *b, Tarn__ChunkTask *message)
 }
 
 /* ------------------------------------------------------------------ beats */
-static bool any_done(const struct beat *b)
+static void done_collect(struct beat *b, Tarn__NodeBeat *request)
 {
-    list_foreach(&b->tasks, it)
-        if (list_entry(it, struct task, link)->done)
-            return true;
-    return false;
+    list_foreach(&b->tasks, it) {
+        struct task *task = list_entry(it, struct task, link);
+        if (task->done && request->n_done < BEAT_DONE_MAX)
+            request->done[request->n_done++] = &task->result;
+    }
 }
 
-static void forget_told(struct beat *b, const Tarn__NodeBeat *request)
+static void forget_told(const Tarn__NodeBeat *request)
 {
     for (size_t i = 0; i < request->n_done; i++)
         task_free(container_of(request->done[i], struct task, result));
 }
 
-static int beat_once(struct beat *b)
+static void fences_tell(struct fences *f, Tarn__NodeBeat *request)
+{
+    request->fence_applied = f->applied;
+    request->fence_settled = f->settled;
+    request->fence_ordered = fences_ordered(f);
+    request->fence_closed = fences_closed(f);
+    request->want_sessions = fences_crowded(f);
+}
+
+/* wait: at the service, for news. Else it is a beat that tells: only one fiber tells tasks, each once. */
+static int beat_once(struct beat *b, bool wait)
 {
     struct store *s = b->store;
     Tarn__ChunkTaskDone *done[BEAT_DONE_MAX];
@@ -378,25 +438,27 @@ static int beat_once(struct beat *b)
     request.chunks = volume_chunks(s->volume);
     request.queue = s->requests;
     request.done = done;
+    request.no_wait = !wait;
     int err = volume_space(s->volume, &request.total, &request.free);
     if (err != 0)
         return err;
-    list_foreach(&b->tasks, it) {
-        struct task *task = list_entry(it, struct task, link);
-        if (task->done && request.n_done < BEAT_DONE_MAX)
-            done[request.n_done++] = &task->result;
-    }
+    if (!wait)
+        done_collect(b, &request);
+    fences_tell(&s->fences, &request);
     err = ask(b, OP_NODE_BEAT, &request.base, &tarn__node_beat_reply__descriptor, &answer);
     if (err != 0)
         return err;
-    forget_told(b, &request);
+    forget_told(&request);
+    /* Nobody else runs between the answer, which renews the contact, and the fences that came with it. */
     Tarn__NodeBeatReply *reply = (Tarn__NodeBeatReply *)answer;
-    if (reply->interval_ms != 0)
-        b->interval_ms = MIN((uint64_t)reply->interval_ms, (uint64_t)STORE_DOUBT_MS / 2);
+    err = fences_news(s, reply);
+    if (err != 0)
+        s->contact_ms = 0; /* out of memory: what we were told is not in force here */
     for (size_t i = 0; i < reply->n_tasks; i++)
         task_start(b, reply->tasks[i]);
     protobuf_c_message_free_unpacked(answer, NULL);
-    return 0;
+    fiber_queue_wake_all(&s->contact_wake);
+    return err;
 }
 
 static bool does_not_know_us(int err)
@@ -411,6 +473,16 @@ static void tell_silence(struct beat *b, int err)
     if (err == 0 && b->told_silence)
         log_info("contact with the metadata service is back");
     b->told_silence = err != 0;
+}
+
+/* A beat waits at the service; one that is answered at once again and again must not become a circle. */
+static int beat_and_wait(struct beat *b)
+{
+    uint64_t before_ms = io_mono_ms(b->store->io);
+    int err = beat_once(b, true);
+    if (err == 0 && io_mono_ms(b->store->io) - before_ms < BEAT_PACE_MS)
+        pause_for(b, BEAT_PACE_MS);
+    return err;
 }
 
 static void beat_run(void *arg)
@@ -432,17 +504,88 @@ static void beat_run(void *arg)
             told = err == 0;
             told_ms = io_mono_ms(b->store->io);
         } else {
-            err = beat_once(b);
-            if (err == 0 && !any_done(b))
-                pause_for(b, b->interval_ms);
+            err = beat_and_wait(b);
         }
         tell_silence(b, err);
         if (does_not_know_us(err))
             joined = false;
+        b->beating = joined && told;
+        if (b->beating)
+            fiber_queue_wake_all(&b->tell_wake);
         if (err != 0)
             pause_for(b, BEAT_RETRY_MS);
     }
     fiber_group_done(&b->fibers);
+}
+
+/* ------------------------------------------------------------------ what cannot wait for the next beat */
+/* Suspect copies, as an inventory of just these (C18). What the service still counts on is served again: it is the only copy. */
+static int tell_late(struct beat *b)
+{
+    struct store *s = b->store;
+    uint64_t id;
+    void *value;
+    size_t at = 0;
+    int err = 0;
+    while (err == 0 && map_next(&b->late, &at, &id, &value)) {
+        struct chunk *c = index_get(&s->volume->index, id);
+        Tarn__ChunkHeld item, *pointer = &item;
+        struct inventory one = {.items = &item, .pointers = &pointer};
+        if (c != NULL) {
+            inventory_add(&one, s->volume, c);
+            item.suspect = true;
+            err = inventory_send(b, &one, 0, 0);
+            c->late = err != 0 && c->late;
+            chunk_unref(&s->volume->index, c);
+        }
+        if (err == 0)
+            map_remove(&b->late, id);
+        at = 0; /* the map may have changed while we waited */
+    }
+    return err;
+}
+
+static void tell_run(void *arg)
+{
+    struct beat *b = arg;
+    while (!b->closing && !io_stopping(b->store->io)) {
+        int err = 0;
+        if (!b->beating || !b->news) {
+            err = fiber_queue_wait(&b->tell_wake, 0);
+        } else {
+            b->news = false;
+            err = tell_late(b);
+            if (err == 0)
+                err = beat_once(b, false);
+            b->news |= err != 0;
+            if (err != 0)
+                pause_for(b, BEAT_RETRY_MS);
+        }
+    }
+    fiber_group_done(&b->fibers);
+}
+
+void beat_tell(struct beat *b)
+{
+    b->news = true;
+    fiber_queue_wake_all(&b->tell_wake);
+}
+
+void beat_tell_late(struct beat *b, uint64_t chunk)
+{
+    if (map_put(&b->late, chunk, b) != 0)
+        log_warn("out of memory: chunk %llx is not served before the next inventory", (unsigned long long)chunk);
+    beat_tell(b);
+}
+
+/* ------------------------------------------------------------------ life */
+static int spawn(struct beat *b, const char *name, fiber_fn fn)
+{
+    fiber_group_add(&b->fibers);
+    int err = fiber_spawn(b->store->io, name, fn, b);
+    if (err != 0)
+        fiber_group_done(&b->fibers);
+    return err;
 }
 
 int beat_start(struct store *s, struct beat **ret)
@@ -450,12 +593,13 @@ int beat_start(struct store *s, struct beat **ret)
     struct beat *b = calloc(1, sizeof *b);
     if (b == NULL)
         return -E_NOMEM;
-    *b = (struct beat){.store = s, .interval_ms = BEAT_INTERVAL_MS};
+    *b = (struct beat){.store = s};
     list_init(&b->tasks);
-    fiber_group_add(&b->fibers);
-    int err = fiber_spawn(s->io, "beat", beat_run, b);
+    int err = spawn(b, "beat", beat_run);
+    if (err == 0)
+        err = spawn(b, "beat-tell", tell_run);
     if (err != 0) {
-        free(b);
+        beat_stop(b);
         return err;
     }
     *ret = b;
@@ -466,9 +610,11 @@ void beat_stop(struct beat *b)
 {
     b->closing = true;
     fiber_queue_wake_all(&b->wake);
+    fiber_queue_wake_all(&b->tell_wake);
     fiber_queue_wake_all(&b->copy_room);
     fiber_group_wait(&b->fibers);
     list_foreach_safe(&b->tasks, it, next)
         task_free(list_entry(it, struct task, link));
+    map_fini(&b->late);
     free(b);
 }

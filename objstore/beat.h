@@ -7,14 +7,18 @@
 
 #include "store.h"
 
-#define BEAT_INTERVAL_MS 1000    /* until the service says otherwise: five beats in the death time */
-#define BEAT_CALL_TIMEOUT_MS 1500
+#define BEAT_CALL_TIMEOUT_MS 1500 /* the service keeps a beat for a second */
+#define BEAT_PACE_MS 5           /* between two beats that were answered at once */
 #define BEAT_RETRY_MS 200
 #define BEAT_TASKS_MAX 64        /* under way; more come again with a later beat */
 #define BEAT_COPIES_MAX 4        /* of them copies: each moves up to 64 MiB */
 #define BEAT_DONE_MAX 256        /* told in one beat */
 #define BEAT_INVENTORY_PIECE 4096 /* chunks in one message: about 100 KiB */
 
+/* Something is to be told soon: a change of a fenced session has ended. */
+void beat_tell(struct beat *beat);
+/* The copy of this chunk is suspect; chunk->late goes when the service has decided about it. */
+void beat_tell_late(struct beat *beat, uint64_t chunk);
 int beat_start(struct store *store, struct beat **ret); /* -E_NOMEM, -E_BUSY */
 void beat_stop(struct beat *beat); /* waits for the tasks under way, frees */
 

@@ -100,7 +100,8 @@ int forward_start(struct forward *f, struct store *s, unsigned op, const void *m
 /* The member is well, the request is not (or not now): the client decides. */
 static bool refuses(int err)
 {
-    return err == -E_STALE || err == -E_BUSY || err == -E_NOMEM || err == -E_INVAL || err == -E_CANCELED;
+    return err == -E_STALE || err == -E_BUSY || err == -E_NOMEM || err == -E_INVAL || err == -E_CANCELED ||
+           err == -E_NO_SESSION;
 }
 
 int forward_wait(struct forward *f, Tarn__ChunkPutReply *reply)

@@ -20,6 +20,7 @@ struct chunk {
     bool dead;                /* no longer in the table: users look it up again */
     bool verified;            /* every cell was read and right since this process started */
     int broken;               /* a journaled write could not be carried to the file: reads say this */
+    bool late;                /* a session that had ended wrote to it here: not served before the service has decided */
     struct list ranges;       /* struct range, in order of arrival */
     struct fiber_queue range_waiters;
     struct list dirty;        /* in index.dirty when changed since the last checkpoint */

@@ -1,8 +1,9 @@
-/* The requests. Every change goes the same way: bounds, may we order it, hold the cells, refuse what
- * is stale, send it on to the other members and carry it out here at the same time, answer when all
- * have it. Each may be repeated with the same effect. */
+/* The requests. Every change goes the same way: may it be made (change.h), bounds, hold the cells, refuse what
+ * is stale or was fenced meanwhile, send it on to the other members and carry it out here at the same time, answer
+ * when all have it. Each may be repeated with the same effect. */
 #include "ops.h"
 
+#include "change.h"
 #include "forward.h"
 #include "get.h"
 #include "handover.h"
@@ -34,20 +35,15 @@ static int refuse_stale(const struct chunk *c, uint64_t generation)
     return 0;
 }
 
-static int may_order(struct store *s, struct rpc_request *request, bool forwarded)
-{
-    int err = forwarded ? 0 : store_may_order(s);
-    return err == 0 ? 0 : rpc_reply_error(request, err, NULL, "this store has no contact with the metadata service");
-}
-
 static int answer(struct rpc_request *request, int err, Tarn__ChunkPutReply *reply)
 {
     return err != 0 ? err : rpc_reply(request, &reply->base);
 }
 
 /* ------------------------------------------------------------------ put */
-static int put_held(struct store *s, struct rpc_request *request, const Tarn__ChunkPut *m, const struct put *put)
+static int put_held(struct change *change, struct rpc_request *request, const Tarn__ChunkPut *m, const struct put *put)
 {
+    struct store *s = change->store;
     struct held held;
     struct iovec payload = {request->payload, request->payload_len};
     struct forward forward;
@@ -55,15 +51,17 @@ static int put_held(struct store *s, struct rpc_request *request, const Tarn__Ch
     int err = store_hold_bytes(s, m->chunk, true, put->offset, put->length, true, &held);
     if (err != 0)
         return err;
-    err = refuse_stale(held.chunk, m->generation);
+    err = change_may_go(change, held.chunk);
+    if (err == 0)
+        err = refuse_stale(held.chunk, m->generation);
     if (err == 0)
         err = forward_start(&forward, s, OP_CHUNK_PUT, m, m->members, m->n_members, (m->flags & TARN__WRITE_FLAGS__WF_CHAIN) != 0,
                             request->epoch, &payload);
     if (err == 0) {
-        err = put_bytes(s->volume, held.chunk, put);
+        int mine = put_bytes(s->volume, held.chunk, put);
         int forwarded = forward_wait(&forward, &reply);
-        if (err == 0)
-            err = forwarded;
+        int verdict = change_verdict(change, held.chunk, mine == 0);
+        err = verdict != 0 ? verdict : mine != 0 ? mine : forwarded;
     }
     reply.length = held.chunk->length;
     store_release(s, &held);
@@ -77,7 +75,8 @@ static int handle_put(void *ctx, struct rpc_request *request, const void *messag
     struct put put = {.generation = m->generation, .offset = m->offset, .length = request->payload_len,
                       .data = request->payload, .crcs = m->crcs, .n_crcs = m->n_crcs,
                       .sync = (m->flags & TARN__WRITE_FLAGS__WF_SYNC) != 0};
-    int err = may_order(s, request, m->forwarded);
+    struct change change;
+    int err = change_begin(&change, s, request, m->session, m->forwarded);
     if (err != 0)
         return err;
     err = m->length == request->payload_len ? put_check(&put) : -E_INVAL;
@@ -85,11 +84,12 @@ static int handle_put(void *ctx, struct rpc_request *request, const void *messag
         err = store_refuses(s, m->chunk);
     if (err == 0)
         err = enter(s);
-    if (err != 0)
-        return err;
-    err = put_held(s, request, m, &put);
-    s->counters.bytes_written += err == 0 ? put.length : 0;
-    leave(s);
+    if (err == 0) {
+        err = put_held(&change, request, m, &put);
+        s->counters.bytes_written += err == 0 ? put.length : 0;
+        leave(s);
+    }
+    change_end(&change);
     return err;
 }
 
@@ -100,8 +100,12 @@ static int handle_sync(void *ctx, struct rpc_request *request, const void *messa
     const Tarn__ChunkSync *m = message;
     struct forward forward;
     Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
+    struct change change;
+    int err = change_begin(&change, s, request, m->session, m->forwarded);
+    if (err != 0)
+        return err;
     struct chunk *c = index_get(&s->volume->index, m->chunk);
-    int err = c != NULL && chunk_is_real(c) ? c->broken : -E_NOENT;
+    err = c != NULL && chunk_is_real(c) ? c->broken : -E_NOENT;
     if (err == 0)
         err = store_refuses(s, m->chunk);
     if (err == 0 && m->generation < c->generation)
@@ -115,8 +119,36 @@ static int handle_sync(void *ctx, struct rpc_request *request, const void *messa
             err = forwarded;
         reply.length = c->length;
     }
+    if (err == 0)
+        err = fences_check(&s->fences, &change.op);
     if (c != NULL)
         chunk_unref(&s->volume->index, c);
+    change_end(&change);
+    return answer(request, err, &reply);
+}
+
+static int truncate_held(struct change *change, struct rpc_request *request, const Tarn__ChunkTruncate *m)
+{
+    struct store *s = change->store;
+    struct held held;
+    struct forward forward;
+    Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
+    int err = store_hold_all(s, m->chunk, true, true, &held);
+    if (err != 0)
+        return err;
+    err = change_may_go(change, held.chunk);
+    if (err == 0)
+        err = refuse_stale(held.chunk, m->generation);
+    if (err == 0)
+        err = forward_start(&forward, s, OP_CHUNK_TRUNCATE, m, m->members, m->n_members, false, request->epoch, NULL);
+    if (err == 0) {
+        int mine = put_truncate(s->volume, held.chunk, m->generation, m->length);
+        int forwarded = forward_wait(&forward, &reply);
+        int verdict = change_verdict(change, held.chunk, mine == 0);
+        err = verdict != 0 ? verdict : mine != 0 ? mine : forwarded;
+    }
+    reply.length = held.chunk->length;
+    store_release(s, &held);
     return answer(request, err, &reply);
 }
 
@@ -124,39 +156,43 @@ static int handle_truncate(void *ctx, struct rpc_request *request, const void *m
 {
     struct store *s = ctx;
     const Tarn__ChunkTruncate *m = message;
-    struct held held;
-    struct forward forward;
-    Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
-    int err = may_order(s, request, m->forwarded);
+    struct change change;
+    int err = change_begin(&change, s, request, m->session, m->forwarded);
     if (err != 0)
         return err;
-    err = store_refuses(s, m->chunk);
+    err = m->length <= CHUNK_BYTES_MAX ? store_refuses(s, m->chunk) : -E_INVAL;
     if (err == 0)
-        err = store_hold_all(s, m->chunk, true, true, &held);
-    if (err != 0)
-        return err;
-    err = m->length <= CHUNK_BYTES_MAX ? refuse_stale(held.chunk, m->generation) : -E_INVAL;
-    if (err == 0)
-        err = forward_start(&forward, s, OP_CHUNK_TRUNCATE, m, m->members, m->n_members, false, request->epoch, NULL);
-    if (err == 0) {
-        err = put_truncate(s->volume, held.chunk, m->generation, m->length);
-        int forwarded = forward_wait(&forward, &reply);
-        if (err == 0)
-            err = forwarded;
-    }
-    reply.length = held.chunk->length;
-    store_release(s, &held);
-    return answer(request, err, &reply);
+        err = truncate_held(&change, request, m);
+    change_end(&change);
+    return err;
 }
 
 /* ------------------------------------------------------------------ clone */
+/* Nobody sees a clone before the session has put it in its place (CHUNK_SWAP): one that comes too late is given back. */
+static int clone(struct change *change, struct rpc_request *request, const Tarn__ChunkClone *m)
+{
+    struct store *s = change->store;
+    struct forward forward;
+    Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
+    int err = forward_start(&forward, s, OP_CHUNK_CLONE, m, m->members, m->n_members, false, request->epoch, NULL);
+    if (err != 0)
+        return err;
+    err = rebuild_clone(s, m->chunk, m->generation, m->from, m->length);
+    int forwarded = forward_wait(&forward, &reply);
+    if (err == 0)
+        err = forwarded;
+    if (err == 0)
+        err = fences_check(&s->fences, &change->op);
+    reply.length = m->length;
+    return answer(request, err, &reply);
+}
+
 static int handle_clone(void *ctx, struct rpc_request *request, const void *message)
 {
     struct store *s = ctx;
     const Tarn__ChunkClone *m = message;
-    struct forward forward;
-    Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
-    int err = may_order(s, request, m->forwarded);
+    struct change change;
+    int err = change_begin(&change, s, request, m->session, m->forwarded);
     if (err != 0)
         return err;
     err = m->length <= CHUNK_BYTES_MAX && m->chunk != m->from ? store_refuses(s, m->chunk) : -E_INVAL;
@@ -164,18 +200,12 @@ static int handle_clone(void *ctx, struct rpc_request *request, const void *mess
         err = store_refuses(s, m->from) == -E_BUSY ? -E_BUSY : 0; /* the swap may have removed it: this is a repetition */
     if (err == 0)
         err = enter(s);
-    if (err != 0)
-        return err;
-    err = forward_start(&forward, s, OP_CHUNK_CLONE, m, m->members, m->n_members, false, request->epoch, NULL);
     if (err == 0) {
-        err = rebuild_clone(s, m->chunk, m->generation, m->from, m->length);
-        int forwarded = forward_wait(&forward, &reply);
-        if (err == 0)
-            err = forwarded;
+        err = clone(&change, request, m);
+        leave(s);
     }
-    reply.length = m->length;
-    leave(s);
-    return answer(request, err, &reply);
+    change_end(&change);
+    return err;
 }
 
 /* ------------------------------------------------------------------ get, stat, seal */
@@ -199,7 +229,9 @@ static int get_held(struct store *s, struct rpc_request *request, const Tarn__Ch
         return -E_NOENT;
     if (m->generation != 0 && m->generation < c->generation)
         return -E_STALE;
-    int err = get_read(s->volume, c, m->offset, m->length, &get);
+    int err = store_may_serve(s, c);
+    if (err == 0)
+        err = get_read(s->volume, c, m->offset, m->length, &get);
     if (err != 0) {
         s->counters.corrupt += err == -E_CORRUPT;
         return err;

@@ -24,6 +24,9 @@ static struct store *store_make(struct io *io, const struct store_options *optio
                         .node_wanted = options->node,
                         .inventory_ms = options->inventory_ms != 0 ? options->inventory_ms : STORE_INVENTORY_MS};
     list_init(&s->peers);
+    fences_init(&s->fences);
+    if (s->n_meta == 0)
+        (void)fences_reset(&s->fences, 0, 0, NULL, 0); /* nothing has ended: takes no memory */
     copy_text(s->host, sizeof s->host, options->host);
     copy_text(s->rack, sizeof s->rack, options->rack);
     copy_text(s->machine, sizeof s->machine, options->machine);
@@ -49,6 +52,7 @@ static void store_free(struct store *s)
         free(peer);
     }
     map_fini(&s->deleted);
+    fences_fini(&s->fences);
     free(s);
 }
 
@@ -92,8 +96,11 @@ const char *store_address(const struct store *s)
 
 void store_stop(struct store *s)
 {
+    s->stopping = true;
+    fiber_queue_wake_all(&s->contact_wake); /* changes that wait for their verdict */
     if (s->beat != NULL)
         beat_stop(s->beat);
+    s->beat = NULL;
     verify_stop(s->verify);
     s->verify = NULL;
     if (s->local_server != NULL)
@@ -147,14 +154,27 @@ struct rpc_client *store_peer(struct store *s, const char *address)
     return peer->client;
 }
 
-int store_may_order(const struct store *s)
+static uint64_t silent_ms(const struct store *s)
 {
-    if (s->n_meta == 0)
+    uint64_t now = io_mono_ms(s->io) + 1;
+    return s->contact_ms == 0 ? STORE_DOUBT_MS : now - MIN(now, s->contact_ms);
+}
+
+bool store_in_doubt(const struct store *s)
+{
+    return s->n_meta > 0 && silent_ms(s) >= STORE_DOUBT_MS;
+}
+
+int store_may_order(const struct store *s, bool forwarded)
+{
+    if (!store_in_doubt(s))
         return 0;
-    uint64_t silent = s->contact_ms == 0 ? STORE_DOUBT_MS : io_mono_ms(s->io) - s->contact_ms;
-    if (silent < STORE_DOUBT_MS)
-        return 0;
-    return silent < STORE_CUT_OFF_MS ? -E_BUSY : -E_UNAVAIL;
+    return silent_ms(s) < (forwarded ? STORE_DEATH_MS : STORE_CUT_OFF_MS) ? -E_BUSY : -E_UNAVAIL;
+}
+
+int store_may_serve(const struct store *s, const struct chunk *c)
+{
+    return c->late || ((c->flags & CHUNK_SEALED) == 0 && store_in_doubt(s)) ? -E_BUSY : 0;
 }
 
 /* ------------------------------------------------------------------ holding */

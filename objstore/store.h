@@ -5,15 +5,17 @@
 #ifndef TARN_OBJSTORE_STORE_H
 #define TARN_OBJSTORE_STORE_H
 
+#include "fence.h"
 #include "volume.h"
 #include "common/config.h"
 #include "common/rpc.h"
 
 #define STORE_REQUESTS_MAX 1024 /* under way at a time; past it the answer is -E_BUSY */
 #define STORE_PEERS_MAX 256     /* other stores and metadata replicas, one connection each */
-/* A node without a beat for 5 s counts as dead. From half of it on a store that hears nothing takes no
- * new writes as a primary (-E_BUSY: a new leader is being elected, perhaps); after two of it the store
- * says that it is cut off (-E_UNAVAIL) and the client turns to the others. */
+/* A node without a beat for 5 s counts as dead, and sessions are ended without asking it. So from half of it on a store that
+ * hears nothing makes no changes and serves nothing that changes (F4): -E_BUSY, a new leader is being elected, perhaps. After
+ * two of it (a forwarded change: after one, the primary then reports this member) it says that it is cut off, -E_UNAVAIL, and
+ * the client turns to the others. Counted from when the last answered beat was sent, by a clock that also runs in suspend. */
 #define STORE_DEATH_MS 5000
 #define STORE_DOUBT_MS (STORE_DEATH_MS / 2)
 #define STORE_CUT_OFF_MS (STORE_DEATH_MS * 2)
@@ -60,7 +62,10 @@ struct store {
     const char (*meta)[64];
     uint32_t node_wanted;
     uint64_t inventory_ms;
-    uint64_t contact_ms;  /* last answer of the metadata service, 0 = never */
+    uint64_t contact_ms;  /* when the last request that the metadata service answered was sent, 0 = never */
+    struct fiber_queue contact_wake; /* contact_ms has grown and what came with it was applied */
+    struct fences fences;
+    bool stopping;
     struct beat *beat;
     struct verify *verify; /* NULL without a local socket */
     /* Chunks deleted in this life that somebody with an old map may still write to: a write must not make
@@ -83,8 +88,12 @@ void store_stop(struct store *store);
 
 /* The connection to an address, made at its first use, kept. NULL: out of memory or past the bound. */
 struct rpc_client *store_peer(struct store *store, const char *address);
-/* 0, -E_BUSY or -E_UNAVAIL: see STORE_DOUBT_MS. */
-int store_may_order(const struct store *store);
+/* True when the service may have given up this store: see STORE_DOUBT_MS. */
+bool store_in_doubt(const struct store *store);
+/* May a change be made: 0, -E_BUSY or -E_UNAVAIL. */
+int store_may_order(const struct store *store, bool forwarded);
+/* May what the chunk holds be told: -E_BUSY when it can change without us, or is suspect. The caller holds cells of it. */
+int store_may_serve(const struct store *store, const struct chunk *chunk);
 
 /* The chunk was deleted here, by order of the metadata service. */
 void store_note_deleted(struct store *store, uint64_t chunk);

@@ -304,6 +304,7 @@ struct data_path {
 static struct data_path path_open(struct world *world)
 {
     struct data_path path = {.meta = connect_to(world), .extent = world_extent(world)};
+    expect_equal(create(path.meta, NULL), 0); /* writes belong to a session */
     expect_equal(stores_create(world->io, &world->config, path.meta, &path.stores), 0);
     path.data = malloc(DATA_BYTES);
     path.back = malloc(DATA_BYTES);
@@ -325,7 +326,7 @@ static void path_close(struct data_path *path)
 /* Writes at an odd offset and reads back, also what lies around it. */
 static void write_and_read(struct data_path *path)
 {
-    expect_equal(stores_write(path->stores, path->extent, 777, path->data, DATA_BYTES, false), 0);
+    expect_equal(stores_write(path->stores, meta_session(path->meta), path->extent, 777, path->data, DATA_BYTES, false), 0);
     expect_equal(stores_read(path->stores, path->extent, 777, path->back, DATA_BYTES), 0);
     expect(memcmp(path->data, path->back, DATA_BYTES) == 0);
     expect_equal(stores_read(path->stores, path->extent, 777 + DATA_BYTES - 1, path->back, 100), 0);
@@ -338,7 +339,7 @@ static void what_is_written_is_read(struct world *world)
 {
     struct data_path path = path_open(world);
     write_and_read(&path);
-    expect_equal(stores_sync(path.stores, path.extent), 0);
+    expect_equal(stores_sync(path.stores, meta_session(path.meta), path.extent), 0);
     expect_equal(world->stores[0].syncs, 1);
     expect_equal(stores_counters(path.stores)->written, DATA_BYTES);
     expect_equal(world->failed_reports, 0);

@@ -104,7 +104,7 @@ static int inode_again(const void *data, size_t n, struct writer *w)
 
 KIND(state,
      {.next_ino = 2, .next_chunk = 3, .next_node = 4, .by_copies = {0, 1, 2, 3}, .below_target = 5,
-      .tree_upgrade = 1})
+      .tree_upgrade = 1, .last_fence = 6})
 AGAIN(state)
 KIND(entry, {.ino = 0x0102030405060708, .type = 1})
 AGAIN(entry)
@@ -127,7 +127,8 @@ KIND(store_task, {.kind = 3, .chunk = 9, .generation = 2, .length = 100})
 AGAIN(store_task, 1, )
 KIND(upload, {.session = 4, .uid = 1000, .copies = 2, .created = 99})
 AGAIN(upload, 1, )
-KIND(session, {.timeout_ms = 30000,
+KIND(session, {.fence = 9,
+               .timeout_ms = 30000,
                .node = 2,
                .acked = 5,
                .kept = 1,
@@ -250,7 +251,8 @@ static void rows_of_version_1_are_read(void **state)
     } old[] = {{"state_v1", state_again},
                {"inode_file_v1", inode_again},
                {"inode_dir_v1", inode_again},
-               {"inode_device_v1", inode_again}};
+               {"inode_device_v1", inode_again},
+               {"session_v1", session_again}};
     for (size_t i = 0; i < ARRAY_SIZE(old); i++) {
         uint8_t bytes[1024];
         _cleanup_(writer_fini) struct writer w = {0}, none = {0};
