@@ -24,6 +24,9 @@ int kv_mem_open(struct kv **ret);
 void kv_close(struct kv *kv); /* LMDB: synced first; NULL allowed */
 
 int kv_begin(struct kv *kv, bool write, struct kv_txn **ret);
+/* A read transaction of the last commit that is shared by all who ask between two commits, and served
+ * from rows in memory where it can be: cheap. Only on the write transaction's thread; kv_abort() it soon. */
+int kv_read(struct kv *kv, struct kv_txn **ret);
 int kv_commit(struct kv_txn *txn); /* frees txn in any case; for readers the same as abort */
 void kv_abort(struct kv_txn *txn); /* NULL allowed */
 

@@ -20,11 +20,20 @@ struct kv_ops {
                 struct kv_val *ret_value);
 };
 
+/* The implementation sets `ops`, the rest is kv.c's. */
 struct kv {
     const struct kv_ops *ops;
+    struct kv_cache *cache; /* made by the first transaction that wants it */
+    struct kv_txn *reader;  /* of the last commit, shared by kv_read(); NULL = none open */
+    bool writing;
 };
 struct kv_txn {
     const struct kv_ops *ops;
+    struct kv *kv;
+    struct kv_cache *cache; /* NULL: past the cache */
+    bool write;
+    bool shared;            /* from kv_read(), by `readers` */
+    unsigned readers;
 };
 
 static inline int kv_compare(struct kv_val a, struct kv_val b)

@@ -276,11 +276,19 @@ static void lmdb_abort(struct kv_txn *txn)
     (void)lmdb_finish(txn, false);
 }
 
+/* One cursor for all rows of a transaction: the next row is often on the page of the last one. */
+static int cursor_of(struct lmdb_txn *txn)
+{
+    return txn->cursor == NULL ? mdb_cursor_open(txn->txn, txn->lmdb->dbi, &txn->cursor) : 0;
+}
+
 static int lmdb_get(struct kv_txn *base, struct kv_val key, struct kv_val *ret)
 {
     struct lmdb_txn *txn = txn_of(base);
     MDB_val k = to_mdb(key), v;
-    int rc = mdb_get(txn->txn, txn->lmdb->dbi, &k, &v);
+    int rc = cursor_of(txn);
+    if (rc == 0)
+        rc = mdb_cursor_get(txn->cursor, &k, &v, MDB_SET);
     if (rc == 0)
         *ret = from_mdb(v);
     return lmdb_error(rc);
@@ -290,20 +298,28 @@ static int lmdb_put(struct kv_txn *base, struct kv_val key, struct kv_val value)
 {
     struct lmdb_txn *txn = txn_of(base);
     MDB_val k = to_mdb(key), v = to_mdb(value);
-    return lmdb_error(mdb_put(txn->txn, txn->lmdb->dbi, &k, &v, 0));
+    int rc = cursor_of(txn);
+    return lmdb_error(rc == 0 ? mdb_cursor_put(txn->cursor, &k, &v, 0) : rc);
 }
 
 static int lmdb_del(struct kv_txn *base, struct kv_val key)
 {
     struct lmdb_txn *txn = txn_of(base);
-    MDB_val k = to_mdb(key);
-    int rc = mdb_del(txn->txn, txn->lmdb->dbi, &k, NULL);
+    MDB_val k = to_mdb(key), v;
+    int rc = cursor_of(txn);
+    if (rc == 0)
+        rc = mdb_cursor_get(txn->cursor, &k, &v, MDB_SET);
+    if (rc == 0)
+        rc = mdb_cursor_del(txn->cursor, 0);
     return rc == MDB_NOTFOUND ? 0 : lmdb_error(rc);
 }
 
 static int lmdb_clear(struct kv_txn *base)
 {
     struct lmdb_txn *txn = txn_of(base);
+    if (txn->cursor != NULL) /* it stands on a page that goes */
+        mdb_cursor_close(txn->cursor);
+    txn->cursor = NULL;
     return lmdb_error(mdb_drop(txn->txn, txn->lmdb->dbi, 0));
 }
 
@@ -331,7 +347,7 @@ static int lmdb_last(struct kv_txn *base, struct kv_val at, struct kv_val prefix
                      struct kv_val *ret_key, struct kv_val *ret_value)
 {
     struct lmdb_txn *txn = txn_of(base);
-    int rc = txn->cursor == NULL ? mdb_cursor_open(txn->txn, txn->lmdb->dbi, &txn->cursor) : 0;
+    int rc = cursor_of(txn);
     if (rc != 0)
         return lmdb_error(rc);
     MDB_val k = to_mdb(at), v;

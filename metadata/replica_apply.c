@@ -367,5 +367,5 @@ int replica_read(struct replica *replica, struct kv_txn **ret_txn)
     }
     if (!replica_leads(replica))
         return -E_NOT_LEADER;
-    return kv_begin(replica->kv, false, ret_txn);
+    return kv_read(replica->kv, ret_txn);
 }

@@ -52,6 +52,13 @@ static struct kv_txn *begin(struct kv *kv, bool write)
     return txn;
 }
 
+static struct kv_txn *read_last(struct kv *kv)
+{
+    struct kv_txn *txn;
+    assert_int_equal(kv_read(kv, &txn), 0);
+    return txn;
+}
+
 static void put(struct kv_txn *txn, const char *key, const char *value)
 {
     assert_int_equal(kv_put(txn, key, strlen(key), value, strlen(value)), 0);
@@ -279,10 +286,25 @@ static void a_dump_has_its_golden_bytes(void **state)
 #define KEYS 400
 #define ROUNDS 30000
 
-static void random_change(struct kv_txn *a, struct kv_txn *b, struct prng *prng)
+/* What every key should have, as plain as can be: both share the cache, so they could be wrong together. */
+struct model {
+    char values[KEYS][20]; /* empty = absent */
+};
+
+static void assert_model(struct kv_txn *txn, const struct model *model)
 {
-    char key[16], value[16];
-    snprintf(key, sizeof key, "%u", (unsigned)prng_below(prng, KEYS));
+    for (unsigned i = 0; i < KEYS; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%u", i);
+        assert_value(txn, key, model->values[i][0] != 0 ? model->values[i] : NULL);
+    }
+}
+
+static void random_change(struct kv_txn *a, struct kv_txn *b, struct model *model, struct prng *prng)
+{
+    char key[16], value[20] = "";
+    unsigned number = (unsigned)prng_below(prng, KEYS);
+    snprintf(key, sizeof key, "%u", number);
     snprintf(value, sizeof value, "%llx", (unsigned long long)prng_u64(prng));
     if (prng_below(prng, 3) == 0) {
         assert_int_equal(kv_del(a, key, strlen(key)), 0);
@@ -290,7 +312,10 @@ static void random_change(struct kv_txn *a, struct kv_txn *b, struct prng *prng)
     } else {
         put(a, key, value);
         put(b, key, value);
+        memcpy(model->values[number], value, sizeof value);
+        return;
     }
+    model->values[number][0] = 0;
 }
 
 static void both_agree_under_random_changes(void **state)
@@ -299,16 +324,24 @@ static void both_agree_under_random_changes(void **state)
     struct prng prng = prng_init(7);
     struct kv_txn *old = NULL;
     struct bytes then = {0};
+    struct model model = {0};
     for (unsigned i = 0; i < ROUNDS; i += 100) {
+        struct model before = model;
         struct kv_txn *a = begin(mem, true), *b = begin(lmdb, true);
         for (unsigned j = 0; j < 100; j++)
-            random_change(a, b, &prng);
+            random_change(a, b, &model, &prng);
         if (prng_below(&prng, 4) == 0) {
+            model = before;
             kv_abort(a);
             kv_abort(b);
         } else {
             assert_int_equal(kv_commit(a), 0);
             assert_int_equal(kv_commit(b), 0);
+        }
+        struct kv_txn *readers[] = {read_last(mem), read_last(lmdb), begin(mem, false), begin(lmdb, false)};
+        for (unsigned r = 0; r < ARRAY_SIZE(readers); r++) {
+            assert_model(readers[r], &model);
+            kv_abort(readers[r]);
         }
         if (i == ROUNDS / 2) {
             old = begin(mem, false);
@@ -381,7 +414,86 @@ static void damaged_tables_come_up_empty(void **state)
     tables_remove();
 }
 
+/* ---- the cache in front of both */
+static void readers_of_the_last_commit_share_and_stay_where_they_are(struct kv *kv)
+{
+    put_one(kv, "a", "1");
+    struct kv_txn *first = read_last(kv), *second = read_last(kv);
+    for (int i = 0; i < 3; i++) /* more than once: it then comes from memory */
+        assert_value(first, "a", "1");
+    struct kv_txn *writer = begin(kv, true);
+    put(writer, "a", "2");
+    assert_value(first, "a", "1");
+    struct kv_txn *during = read_last(kv);
+    assert_value(during, "a", "1");
+    kv_abort(during);
+    assert_int_equal(kv_commit(writer), 0);
+    assert_value(first, "a", "1");
+    kv_abort(first);
+    assert_value(second, "a", "1");
+    struct kv_txn *third = read_last(kv);
+    assert_value(third, "a", "2");
+    assert_value(second, "a", "1");
+    kv_abort(second);
+    kv_abort(third);
+}
+
+static void a_reader_forgets_what_was_aborted(struct kv *kv)
+{
+    put_one(kv, "a", "1");
+    for (int i = 0; i < 3; i++) {
+        struct kv_txn *writer = begin(kv, true);
+        put(writer, "a", "2");
+        assert_int_equal(kv_del(writer, "b", 1), 0);
+        kv_abort(writer);
+        struct kv_txn *reader = read_last(kv);
+        assert_value(reader, "a", "1");
+        assert_value(reader, "a", "1");
+        kv_abort(reader);
+    }
+}
+
+/* More than the cache holds, in one transaction; each row is changed three times on the way. */
+static void a_large_change_is_seen_by_itself_and_after(struct kv *kv)
+{
+    enum { ROWS = 12000 };
+    char key[16], value[1000];
+    struct kv_txn *writer = begin(kv, true);
+    memset(value, 'v', sizeof value);
+    for (unsigned round = 0; round < 3; round++)
+        for (unsigned i = 0; i < ROWS; i++) {
+            snprintf(key, sizeof key, "%c%06u", "xyz"[i % 3], i);
+            memcpy(value, &round, sizeof round);
+            if (round == 1 && i % 5 == 0)
+                assert_int_equal(kv_del(writer, key, 7), 0);
+            else if (round != 2 || i % 7 == 0)
+                assert_int_equal(kv_put(writer, key, 7, value, sizeof value - i % 10 - round), 0);
+        }
+    for (unsigned again = 0; again < 2; again++) {
+        for (unsigned i = 0; i < ROWS; i++) {
+            struct kv_val got;
+            snprintf(key, sizeof key, "%c%06u", "xyz"[i % 3], i);
+            int err = kv_get(writer, key, 7, &got);
+            if (i % 5 == 0 && i % 7 != 0) {
+                assert_int_equal(err, -E_NOENT);
+                continue;
+            }
+            unsigned round = i % 7 == 0 ? 2 : 1;
+            assert_int_equal(err, 0);
+            assert_int_equal(got.len, sizeof value - i % 10 - round);
+            assert_memory_equal(got.data, &round, sizeof round);
+        }
+        if (again == 0)
+            assert_int_equal(kv_commit(writer), 0);
+        writer = again == 0 ? read_last(kv) : writer;
+    }
+    kv_abort(writer);
+}
+
 static void (*const suite[])(struct kv *kv) = {
+    readers_of_the_last_commit_share_and_stay_where_they_are,
+    a_reader_forgets_what_was_aborted,
+    a_large_change_is_seen_by_itself_and_after,
     a_reader_sees_the_tables_as_they_were, an_aborted_change_never_happened,
     a_scan_goes_in_order_within_its_prefix, the_last_key_at_or_before_is_found,
     limits_are_refused,                     a_dump_loads_elsewhere_as_the_same,
