@@ -44,6 +44,9 @@ int file_flush(struct file *file);
 int file_settle(struct meta *meta, struct stores *stores, uint64_t ino);
 /* Before a write or truncation by `cred`: takes the set-id bits away when that is not root. */
 int file_drop_setid(struct file *file, const struct meta_cred *cred);
+/* The file was read at `real_ns`: its atime follows by the relatime rule, or with `strict` always. Asks the
+ * service only when what is known of the times says that it would. */
+int file_mark_read(struct file *file, uint64_t real_ns, bool strict);
 /* The file has at least this size. */
 int file_extend(struct file *file, uint64_t size);
 /* Forgets the cached map: the next read asks. For the mount at the grant of a lock. */

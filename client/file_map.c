@@ -88,6 +88,10 @@ void inode_learn(struct inode *inode, const Tarn__Attr *attr)
     inode->version = attr->version;
     inode->size = attr->size;
     inode->mode = attr->mode;
+    inode->capability = attr->capability;
+    inode->atime = attr->atime;
+    inode->mtime = attr->mtime;
+    inode->ctime = attr->ctime;
     if (attr->chunk_size)
         inode->chunk_size = attr->chunk_size;
 }

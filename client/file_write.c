@@ -265,11 +265,27 @@ static int setattr(struct file *file, Tarn__SetAttr *request, uint64_t *ret_size
 int file_drop_setid(struct file *file, const struct meta_cred *cred)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
-    if (cred->uid == 0 || !(file->inode->mode & (S_ISUID | S_ISGID)))
+    bool capability = file->inode->capability;
+    if (!capability && (cred->uid == 0 || !(file->inode->mode & (S_ISUID | S_ISGID))))
         return 0;
     Tarn__SetAttr request = TARN__SET_ATTR__INIT;
     request.mask = TARN__SET_ATTR_BITS__SA_GROW; /* by nothing: a write as far as the bits are concerned */
     return setattr_as(file, &request, cred, NULL);
+}
+
+int file_mark_read(struct file *file, uint64_t real_ns, bool strict)
+{
+    CHECK_MAGIC(file, FILE_MAGIC);
+    const uint64_t day = 24 * 3600 * 1000000000ull;
+    const struct inode *inode = file->inode;
+    bool due = strict || inode->atime <= inode->mtime || inode->atime <= inode->ctime ||
+               real_ns - inode->atime >= day;
+    if (!due || (int64_t)real_ns <= (int64_t)inode->atime)
+        return 0;
+    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+    request.mask = strict ? TARN__SET_ATTR_BITS__SA_ATIME_STRICT : TARN__SET_ATTR_BITS__SA_ATIME_READ;
+    request.atime = real_ns;
+    return setattr(file, &request, NULL);
 }
 
 int file_settle(struct meta *meta, struct stores *stores, uint64_t ino)

@@ -19,9 +19,11 @@
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
     const unsigned want = FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS | FUSE_CAP_PARALLEL_DIROPS |
-                          FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO;
+                          FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_DONT_MASK;
     conn->want |= want & conn->capable;
-    conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO);
+    /* The service checks permissions and access control lists, and applies the umask where a default list does not
+     * take its place: FUSE_CAP_POSIX_ACL would turn on the kernel's own check, which knows less. */
+    conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_POSIX_ACL);
     conn->max_write = MOUNT_IO_MAX;
     conn->max_background = 64;
 }
@@ -270,6 +272,28 @@ static int into_background(struct process *process)
     exit(code);
 }
 
+/* The last of several that contradict each other counts, as mount(8) has it. */
+static bool options_parse(const char *text, struct mount *mount)
+{
+    static const struct {
+        const char *name;
+        enum mount_atime atime;
+    } known[] = {{"relatime", MOUNT_RELATIME}, {"strictatime", MOUNT_STRICTATIME}, {"noatime", MOUNT_NOATIME}};
+    while (*text != '\0') {
+        size_t n = strcspn(text, ","), i = 0;
+        while (i < ARRAY_SIZE(known) && (strlen(known[i].name) != n || memcmp(known[i].name, text, n) != 0))
+            i++;
+        if (i == ARRAY_SIZE(known) && n > 0) {
+            cli_complain("tarn-mount knows no mount option '%.*s', only relatime, strictatime and noatime", (int)n, text);
+            return false;
+        }
+        if (n > 0)
+            mount->atime = known[i].atime;
+        text += n + (text[n] == ',');
+    }
+    return true;
+}
+
 static int check_point(const char *point, char *ret_real)
 {
     struct stat st;
@@ -295,7 +319,7 @@ int main(int argc, char **argv)
     const char *config = NULL, *options_text = NULL, *log_path = NULL;
     const struct cli_option options[] = {
         {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
-        {"options", CLI_STRING, &options_text, "A,B", "mount options; none are defined yet", 0, 0},
+        {"options", CLI_STRING, &options_text, "A,B", "mount options: relatime (as without), strictatime, noatime", 0, 0},
         {"log", CLI_STRING, &log_path, "FILE", "log file when in the background", 0, 0},
         {"foreground", CLI_FLAG, &foreground, NULL, "stay in the foreground", 0, 0},
     };
@@ -306,10 +330,8 @@ int main(int argc, char **argv)
         cli_complain("tarn-mount needs one directory");
         return CLI_USAGE;
     }
-    if (options_text != NULL && *options_text != '\0') {
-        cli_complain("tarn-mount knows no mount option '%s'", options_text);
+    if (options_text != NULL && !options_parse(options_text, &process.mount))
         return CLI_USAGE;
-    }
     const char *why = "";
     int err = config_load(config, &process.config, &why);
     if (err != 0) {

@@ -23,8 +23,12 @@
 #define MOUNT_IO_MAX MIB(1)
 #define MOUNT_GROUPS_MAX 64
 
+/* When a read moves the atime: mount(8). */
+enum mount_atime { MOUNT_RELATIME, MOUNT_STRICTATIME, MOUNT_NOATIME };
+
 struct mount {
     struct io *io;
+    enum mount_atime atime;
     const struct config *config;
     struct meta *meta;
     struct stores *stores;
@@ -41,6 +45,7 @@ struct mount {
 struct mount_file {
     struct file *file;
     uint64_t ino;
+    uint64_t read_ns; /* when it was last read; 0 = not, or nobody wants to know */
     /* Which kinds of locks were ever asked for through it: only then is anything released at close. */
     bool locked_fcntl, locked_flock;
 };

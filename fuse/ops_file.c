@@ -76,6 +76,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     request.name = (char *)(uintptr_t)name;
     request.type = TARN__FILE_TYPE__FT_FILE;
     request.mode = mode & 07777;
+    request.umask = fuse_req_ctx(req)->umask;
     request.exclusive = (fi->flags & O_EXCL) != 0;
     request.open = true;
     request.open_flags = (uint32_t)fi->flags;
@@ -121,6 +122,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
         mount_reply_err(req, (int)n);
     else
         fuse_reply_buf(req, buffer, (size_t)n);
+    if (n > 0 && mount->atime != MOUNT_NOATIME && !(fi->flags & O_NOATIME))
+        mount_file_of(fi)->read_ns = io_real_ns(mount->io);
     buffer_put(mount, buffer);
 }
 
@@ -167,6 +170,9 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (open->locked_fcntl)
         lock_drop_handle(req, ino, file_handle(open->file));
     lock_forget_handle(mount_of(req), open);
+    /* One mark for all reads of the handle; that it failed is nobody's concern. */
+    if (open->read_ns != 0)
+        (void)file_mark_read(open->file, open->read_ns, mount_of(req)->atime == MOUNT_STRICTATIME);
     int err = file_close(open->file);
     free(open);
     mount_reply_err(req, err);

@@ -52,6 +52,7 @@ static void make(fuse_req_t req, fuse_ino_t parent, const char *name, Tarn__File
     request.name = (char *)(uintptr_t)name;
     request.type = type;
     request.mode = mode & 07777;
+    request.umask = fuse_req_ctx(req)->umask;
     request.rdev = rdev;
     request.exclusive = true;
     if (target != NULL)

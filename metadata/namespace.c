@@ -42,7 +42,7 @@ int ns_entry_get(struct tables *t, uint64_t dir, const char *name, struct entry 
     return err != 0 ? tables_corrupt(t, &key, "directory entry") : 0;
 }
 
-static bool in_group(const struct cred *cred, uint32_t gid)
+bool ns_in_group(const struct cred *cred, uint32_t gid)
 {
     bool found = cred->gid == gid;
     for (size_t i = 0; i < cred->n_groups && !found; i++)
@@ -50,14 +50,16 @@ static bool in_group(const struct cred *cred, uint32_t gid)
     return found;
 }
 
-int ns_may(const struct tables *t, const struct inode *inode, unsigned mask)
+int ns_may(struct tables *t, const struct inode *inode, unsigned mask)
 {
     const struct cred *cred = &t->cred;
     if (cred->uid == 0) {
         bool exec = inode->type == TARN__FILE_TYPE__FT_DIR || (inode->mode & 0111) != 0;
         return (mask & NS_EXEC) && !exec ? -E_ACCES : 0;
     }
-    unsigned shift = cred->uid == inode->uid ? 6 : in_group(cred, inode->gid) ? 3 : 0;
+    if (inode->flags & INODE_ACL)
+        return ns_acl_check(t, inode, mask);
+    unsigned shift = cred->uid == inode->uid ? 6 : ns_in_group(cred, inode->gid) ? 3 : 0;
     return (inode->mode >> shift & mask) == mask ? 0 : -E_ACCES;
 }
 
@@ -87,6 +89,7 @@ void ns_attr(const struct inode *inode, Tarn__Attr *out)
     out->btime = inode->btime;
     out->version = inode->version;
     out->chunk_size = (uint32_t)MD_CHUNK_BYTES;
+    out->capability = (inode->flags & INODE_CAPABILITY) != 0;
     out->etag.len = inode->etag_len;
     out->etag.data = (uint8_t *)inode->etag;
 }
@@ -109,6 +112,18 @@ int ns_name_check(const char *name)
     return strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ? -E_INVAL : 0;
 }
 
+/* POSIX mkdir(), open(): the group is the directory's. Linux: directories pass the bit on, and
+ * somebody outside the group makes no program that runs with it (mode_strip_sgid()). */
+static void of_setgid_dir(struct tables *t, const struct inode *dir, struct inode *inode)
+{
+    const unsigned runs = S_ISGID | S_IXGRP;
+    inode->gid = dir->gid;
+    if (inode->type == TARN__FILE_TYPE__FT_DIR)
+        inode->mode |= S_ISGID;
+    else if ((inode->mode & runs) == runs && t->cred.uid != 0 && !ns_in_group(&t->cred, dir->gid))
+        inode->mode &= (uint16_t)~S_ISGID;
+}
+
 int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new *spec,
                   struct inode *ret)
 {
@@ -124,23 +139,22 @@ int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new
                           .parent = dir->ino,
                           .version = 1};
     inode.mtime = inode.ctime = inode.atime = inode.btime = t->now;
-    if (dir->mode &
-        S_ISGID) { /* POSIX mkdir(): group of the parent; Linux: directories pass the bit on */
-        inode.gid = dir->gid;
-        if (inode.type == TARN__FILE_TYPE__FT_DIR)
-            inode.mode |= S_ISGID;
-    }
+    if (dir->mode & S_ISGID)
+        of_setgid_dir(t, dir, &inode);
     if (inode.type == TARN__FILE_TYPE__FT_DIR)
         inode.nlink = 2;
+    int err = 0;
     if (inode.type == TARN__FILE_TYPE__FT_SYMLINK) {
         inode.mode = 0777;
         inode.size = strlen(spec->target);
-        int err = inode_set_data(&inode, spec->target, inode.size);
-        if (err != 0)
-            return err;
+        err = inode_set_data(&inode, spec->target, inode.size);
+    } else {
+        err = ns_acl_inherit(t, dir, spec->umask, &inode);
     }
+    if (err != 0)
+        return err;
     if (inode.type == TARN__FILE_TYPE__FT_FILE)
-        t->state.files++;
+        tables_state(t)->files++;
     *ret = inode;
     return 0;
 }
@@ -200,7 +214,7 @@ int ns_mkdir(struct tables *t, struct inode *dir, const char *name, const struct
     return err;
 }
 
-int ns_may_remove(const struct tables *t, const struct inode *dir, const struct inode *child)
+int ns_may_remove(struct tables *t, const struct inode *dir, const struct inode *child)
 {
     int err = ns_may(t, dir, NS_WRITE | NS_EXEC);
     if (err != 0)

@@ -21,13 +21,17 @@ int ns_inode_put(struct tables *t, const struct inode *inode);
 int ns_entry_get(struct tables *t, uint64_t dir, const char *name,
                  struct entry *ret); /* -E_NOENT */
 
-/* 0, -E_ACCES. Owner, group, other; root passes, but executes only what somebody may execute. */
-int ns_may(const struct tables *t, const struct inode *inode, unsigned mask);
+/* 0, -E_ACCES. Owner, group, other, or the access ACL; root passes, but executes only what somebody
+ * may execute. */
+int ns_may(struct tables *t, const struct inode *inode, unsigned mask);
+bool ns_in_group(const struct cred *cred, uint32_t gid);
 /* Sets *out; borrows the inode's etag. */
 void ns_attr(const struct inode *inode, Tarn__Attr *out);
 uint8_t ns_copies(const struct inode *inode);
-/* A write or a change of owner by somebody without privilege takes the set-id bits away. */
-void ns_drop_setid(struct inode *inode);
+/* A change of owner takes the set-id bits and security.capability away, a write, too, but the
+ * superuser's leaves the set-id bits. The caller puts the inode. */
+int ns_drop_privileges(struct tables *t, struct inode *inode);
+int ns_written(struct tables *t, struct inode *inode);
 /* Marks a change: ctime (and mtime), version. */
 void ns_touch(const struct tables *t, struct inode *inode, bool content);
 
@@ -69,6 +73,7 @@ int ns_parents(struct tables *t, const struct inode *inode,
 struct ns_new {
     uint8_t type, copies;
     uint16_t mode, flags;
+    uint16_t umask; /* taken from the mode unless the directory has a default ACL */
     uint32_t uid, gid;
     uint64_t rdev;
     const char *target;
@@ -86,7 +91,7 @@ int ns_mkdir(struct tables *t, struct inode *dir, const char *name, const struct
              struct inode *ret);
 /* -E_PERM -E_ACCES: may the caller take `child` out of `dir`? Write permission and the sticky rule.
  */
-int ns_may_remove(const struct tables *t, const struct inode *dir, const struct inode *child);
+int ns_may_remove(struct tables *t, const struct inode *dir, const struct inode *child);
 /* One name less: puts the inode, orphans or collects it when that was the last. */
 int ns_unref(struct tables *t, struct inode *inode);
 /* Removes inode and contents now, or queues it when it has many chunks. nlink is 0, nobody has it
@@ -99,8 +104,16 @@ int ns_object_commit(struct tables *t, const Tarn__NewObject *object, struct ino
 /* After an entry of `dir` went: removes implicit empty directories upwards, moves a lonely NS_SELF
  * back up. */
 int ns_prune(struct tables *t, uint64_t dir);
-/* Stores an extended attribute without a permission check. -E_RANGE -E_NOSPC. */
-int ns_xattr_set(struct tables *t, uint64_t ino, const char *name, ProtobufCBinaryData value);
+
+/* ---- namespace_xattr.c; those that change the inode leave putting it to the caller */
+/* An attribute of an object that the caller is making: user.*, and for root trusted.*, security.*.
+ * -E_RANGE -E_TOOBIG -E_NOSPC -E_NOTSUP -E_PERM. */
+int ns_xattr_set(struct tables *t, struct inode *inode, const Tarn__XattrPair *pair);
+int ns_drop_capability(struct tables *t, struct inode *inode);
+int ns_acl_check(struct tables *t, const struct inode *inode, unsigned mask); /* with INODE_ACL */
+/* What a new inode gets of its directory's default ACL; without one the umask counts. */
+int ns_acl_inherit(struct tables *t, const struct inode *dir, uint16_t umask, struct inode *inode);
+
 int ns_init(struct tables *t);
 
 /* namespace_links.c: the parts of ns_entry_add(), ns_entry_remove(), ns_cmd_link() and ns_unref()

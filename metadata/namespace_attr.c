@@ -1,5 +1,5 @@
-/* SETATTR and SETXATTR. Source: POSIX.1-2017 chmod(), chown(), truncate(), utimensat(); xattr(7).
- */
+/* SETATTR. Source: POSIX.1-2017 chmod(), chown(), truncate(), utimensat(); their Linux manual pages;
+ * relatime: mount(8). */
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -9,25 +9,24 @@
 #include "session.h"
 
 #define FILE_BYTES_MAX INT64_MAX
-#define XATTR_VALUE_MAX KIB(64)
-#define XATTRS_MAX 1000 /* of one inode: the names fit a 64 KiB listing and a little more */
-enum { XATTR_FLAG_CREATE = 1, XATTR_FLAG_REPLACE = 2 };
+#define RELATIME_NS (24 * 3600 * 1000000000ull)
 
-void ns_drop_setid(struct inode *inode)
+/* Linux keeps S_ISGID without S_IXGRP (it once meant mandatory locks) unless the caller is not in
+ * the group: setattr_should_drop_sgid(). */
+int ns_drop_privileges(struct tables *t, struct inode *inode)
 {
     if (inode->type == TARN__FILE_TYPE__FT_DIR)
-        return;
+        return 0;
     inode->mode &= (uint16_t)~S_ISUID;
-    if (inode->mode & S_IXGRP)
+    bool stranger = t->cred.uid != 0 && !ns_in_group(&t->cred, inode->gid);
+    if ((inode->mode & S_IXGRP) || stranger)
         inode->mode &= (uint16_t)~S_ISGID;
+    return ns_drop_capability(t, inode);
 }
 
-static bool in_group(const struct cred *cred, uint32_t gid)
+int ns_written(struct tables *t, struct inode *inode)
 {
-    bool found = cred->gid == gid;
-    for (size_t i = 0; i < cred->n_groups && !found; i++)
-        found = cred->groups[i] == gid;
-    return found;
+    return t->cred.uid != 0 ? ns_drop_privileges(t, inode) : ns_drop_capability(t, inode);
 }
 
 static int set_owner(struct tables *t, const Tarn__SetAttr *m, struct inode *inode)
@@ -37,12 +36,12 @@ static int set_owner(struct tables *t, const Tarn__SetAttr *m, struct inode *ino
     uint32_t gid = m->mask & TARN__SET_ATTR_BITS__SA_GID ? m->gid : inode->gid;
     if (!root && (!owner || uid != inode->uid))
         return -E_PERM;
-    if (!root && gid != inode->gid && !in_group(&t->cred, gid))
+    if (!root && gid != inode->gid && !ns_in_group(&t->cred, gid))
         return -E_PERM;
+    int err = ns_drop_privileges(t, inode);
     inode->uid = uid;
     inode->gid = gid;
-    ns_drop_setid(inode);
-    return 0;
+    return err;
 }
 
 static int set_mode(struct tables *t, const Tarn__SetAttr *m, struct inode *inode)
@@ -51,7 +50,7 @@ static int set_mode(struct tables *t, const Tarn__SetAttr *m, struct inode *inod
     if (!root && t->cred.uid != inode->uid)
         return -E_PERM;
     inode->mode = m->mode & 07777;
-    if (!root && inode->type != TARN__FILE_TYPE__FT_DIR && !in_group(&t->cred, inode->gid))
+    if (!root && !ns_in_group(&t->cred, inode->gid))
         inode->mode &= (uint16_t)~S_ISGID;
     return 0;
 }
@@ -74,8 +73,9 @@ static int set_size(struct tables *t, const Tarn__SetAttr *m, struct inode *inod
         return err;
     if (m->size > FILE_BYTES_MAX)
         return -E_FBIG;
-    if (t->cred.uid != 0)
-        ns_drop_setid(inode);
+    err = ns_written(t, inode);
+    if (err != 0)
+        return err;
     inode->mtime = t->now;
     if (m->mask & TARN__SET_ATTR_BITS__SA_SIZE)
         return chunk_file_resize(t, inode, m->size);
@@ -86,11 +86,13 @@ static int set_size(struct tables *t, const Tarn__SetAttr *m, struct inode *inod
     return 0;
 }
 
+/* utimensat(2): who only may write sets both times to the present, and nothing else. */
 static int set_times(struct tables *t, const Tarn__SetAttr *m, struct inode *inode)
 {
     uint32_t given = TARN__SET_ATTR_BITS__SA_ATIME | TARN__SET_ATTR_BITS__SA_MTIME;
+    uint32_t now = TARN__SET_ATTR_BITS__SA_ATIME_NOW | TARN__SET_ATTR_BITS__SA_MTIME_NOW;
     bool owner = t->cred.uid == 0 || t->cred.uid == inode->uid;
-    if (!owner && (m->mask & given))
+    if (!owner && ((m->mask & given) || (m->mask & now) != now))
         return -E_PERM;
     if (!owner && may_write(t, m->handle, inode) != 0)
         return -E_ACCES;
@@ -105,11 +107,51 @@ static int set_times(struct tables *t, const Tarn__SetAttr *m, struct inode *ino
     return 0;
 }
 
+/* A file or directory was read at m->atime. By relatime its atime follows when it is not after the
+ * last change or a day old; it never goes back. Not a change that anybody's copy of the inode
+ * depends on: neither ctime nor version move. */
+static bool atime_follows(const Tarn__SetAttr *m, const struct inode *inode)
+{
+    if ((int64_t)m->atime <= (int64_t)inode->atime)
+        return false;
+    if (m->mask & TARN__SET_ATTR_BITS__SA_ATIME_STRICT)
+        return true;
+    return inode->atime <= inode->mtime || inode->atime <= inode->ctime ||
+           m->atime - inode->atime >= RELATIME_NS;
+}
+
+static int set_read(struct tables *t, const Tarn__SetAttr *m, struct inode *inode)
+{
+    if (m->atime > t->now + RELATIME_NS)
+        return -E_INVAL; /* a clock that far ahead would stop the atime for all others */
+    int err = m->handle != 0 && session_handle_on(t, m->handle, inode->ino)
+                  ? 0
+                  : ns_may(t, inode, NS_READ);
+    if (err != 0 || !atime_follows(m, inode))
+        return err;
+    inode->atime = m->atime;
+    return ns_inode_put(t, inode);
+}
+
+static int reply_attr(struct tables *t, const struct inode *inode)
+{
+    Tarn__Attr attr;
+    ns_attr(inode, &attr);
+    Tarn__Entry entry = TARN__ENTRY__INIT;
+    entry.attr = &attr;
+    return tables_reply(t, &entry.base);
+}
+
 int ns_cmd_setattr(struct tables *t, const void *message)
 {
     const Tarn__SetAttr *m = message;
     _cleanup_(inode_fini) struct inode inode = {0};
     int err = ns_where(t, m->where, 0, &inode);
+    if (err == 0 &&
+        (m->mask & (TARN__SET_ATTR_BITS__SA_ATIME_READ | TARN__SET_ATTR_BITS__SA_ATIME_STRICT))) {
+        err = set_read(t, m, &inode);
+        return err == 0 ? reply_attr(t, &inode) : err;
+    }
     if (err == 0 && (m->mask & (TARN__SET_ATTR_BITS__SA_UID | TARN__SET_ATTR_BITS__SA_GID)))
         err = set_owner(t, m, &inode);
     if (err == 0 && (m->mask & TARN__SET_ATTR_BITS__SA_MODE))
@@ -124,86 +166,5 @@ int ns_cmd_setattr(struct tables *t, const void *message)
         return err;
     ns_touch(t, &inode, false);
     err = ns_inode_put(t, &inode);
-    if (err != 0)
-        return err;
-    Tarn__Attr attr;
-    ns_attr(&inode, &attr);
-    Tarn__Entry entry = TARN__ENTRY__INIT;
-    entry.attr = &attr;
-    return tables_reply(t, &entry.base);
-}
-
-static bool has_prefix(const char *name, const char *prefix)
-{
-    return strncmp(name, prefix, strlen(prefix)) == 0 && name[strlen(prefix)] != 0;
-}
-
-static int may_set_xattr(struct tables *t, const char *name, const struct inode *inode)
-{
-    bool root = t->cred.uid == 0, owner = t->cred.uid == inode->uid;
-    if (has_prefix(name, "user.")) {
-        bool data =
-            inode->type == TARN__FILE_TYPE__FT_FILE || inode->type == TARN__FILE_TYPE__FT_DIR;
-        return data ? ns_may(t, inode, NS_WRITE) : -E_PERM;
-    }
-    if (has_prefix(name, "trusted."))
-        return root ? 0 : -E_PERM;
-    if (has_prefix(name, "security."))
-        return root || owner ? 0 : -E_PERM;
-    return -E_NOTSUP; /* "system.": access control lists would be kept, but not obeyed */
-}
-
-static int xattr_count(void *arg, struct kv_val key, struct kv_val value)
-{
-    return ++*(unsigned *)arg >= XATTRS_MAX ? 1 : 0;
-}
-
-static int xattr_put(struct tables *t, const struct key *key, uint64_t ino,
-                     ProtobufCBinaryData value)
-{
-    unsigned count = 0;
-    struct key prefix = key_1(TABLE_XATTR, ino);
-    int err = tables_scan(t, &prefix, &prefix, xattr_count, &count);
-    if (err != 0)
-        return err;
-    if (count >= XATTRS_MAX)
-        return -E_NOSPC;
-    _cleanup_(writer_fini) struct writer w = {0};
-    writer_u8(&w, RECORD_VERSION);
-    writer_bytes(&w, value.data, value.len);
-    return tables_put(t, key, &w);
-}
-
-int ns_xattr_set(struct tables *t, uint64_t ino, const char *name, ProtobufCBinaryData value)
-{
-    size_t len = strlen(name);
-    if (len == 0 || len > MD_NAME_MAX || value.len > XATTR_VALUE_MAX)
-        return -E_RANGE;
-    struct key key = key_named(TABLE_XATTR, ino, name, len);
-    return xattr_put(t, &key, ino, value);
-}
-
-int ns_cmd_setxattr(struct tables *t, const void *message)
-{
-    const Tarn__SetXattr *m = message;
-    size_t len = strlen(m->name);
-    if (len == 0 || len > MD_NAME_MAX)
-        return -E_RANGE;
-    _cleanup_(inode_fini) struct inode inode = {0};
-    int err = ns_where(t, m->where, 0, &inode);
-    if (err == 0)
-        err = may_set_xattr(t, m->name, &inode);
-    if (err != 0)
-        return err;
-    struct key key = key_named(TABLE_XATTR, inode.ino, m->name, len);
-    bool there = tables_has(t, &key);
-    if (!there && (m->remove || (m->flags & XATTR_FLAG_REPLACE)))
-        return -E_NODATA;
-    if (there && (m->flags & XATTR_FLAG_CREATE) && !m->remove)
-        return -E_EXIST;
-    err = m->remove ? tables_del(t, &key) : ns_xattr_set(t, inode.ino, m->name, m->value);
-    if (err != 0)
-        return err;
-    ns_touch(t, &inode, false);
-    return ns_inode_put(t, &inode);
+    return err == 0 ? reply_attr(t, &inode) : err;
 }

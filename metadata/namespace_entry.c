@@ -45,6 +45,7 @@ static int create_new(struct tables *t, const Tarn__Create *m, struct ns_walk *a
         return -E_PERM;
     struct ns_new spec = {.type = (uint8_t)m->type,
                           .mode = (uint16_t)(m->mode & 07777),
+                          .umask = (uint16_t)(m->umask & 0777),
                           .rdev = m->rdev,
                           .copies = (uint8_t)m->copies,
                           .uid = t->cred.uid,
@@ -101,7 +102,7 @@ static int lookup(struct tables *t, const struct inode *dir, const char *name, s
     return err != 0 ? err : ns_inode_get(t, entry.ino, ret);
 }
 
-static int unlink_check(const struct tables *t, const Tarn__Unlink *m, const struct inode *dir,
+static int unlink_check(struct tables *t, const Tarn__Unlink *m, const struct inode *dir,
                         const struct inode *child)
 {
     int err = ns_may_remove(t, dir, child);

@@ -82,11 +82,9 @@ static int put_all(struct tables *t, const Tarn__NewObject *o, struct ns_walk *a
     int err = ns_entry_add(t, &at->dir, at->name, inode);
     if (err == 0)
         err = ns_inode_put(t, &at->dir);
-    if (err == 0)
-        err = ns_inode_put(t, inode);
     for (size_t i = 0; i < o->n_xattrs && err == 0; i++)
-        err = ns_xattr_set(t, inode->ino, o->xattrs[i]->name, o->xattrs[i]->value);
-    return err;
+        err = ns_xattr_set(t, inode, o->xattrs[i]);
+    return err == 0 ? ns_inode_put(t, inode) : err;
 }
 
 int ns_object_commit(struct tables *t, const Tarn__NewObject *o, struct inode *ret)

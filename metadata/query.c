@@ -6,8 +6,6 @@
 #include "read_lease.h"
 #include "session.h"
 
-#define XATTR_BYTES_MAX KIB(512) /* of a list with values; names beyond it come without */
-
 int query_lookup(struct tables *t, const void *message)
 {
     const Tarn__Lookup *m = message;
@@ -117,78 +115,6 @@ int query_readdir(struct tables *t, const void *message)
             return -E_NOMEM;
     }
     return tables_reply(t, &reply.base);
-}
-
-static bool xattr_visible(const struct tables *t, const char *name)
-{
-    return t->cred.uid == 0 || strncmp(name, "trusted.", strlen("trusted.")) != 0;
-}
-
-static int getxattr_one(struct tables *t, const struct inode *inode, const char *name)
-{
-    size_t len = strlen(name);
-    if (len > MD_NAME_MAX)
-        return -E_RANGE;
-    int err = strncmp(name, "user.", strlen("user.")) == 0 ? ns_may(t, inode, NS_READ) : 0;
-    if (err != 0)
-        return err;
-    struct key key = key_named(TABLE_XATTR, inode->ino, name, len);
-    struct kv_val value;
-    err = tables_get(t, &key, &value);
-    if (err == -E_NOENT || !xattr_visible(t, name))
-        return -E_NODATA;
-    if (err == 0 && (value.len < 1 || value.data[0] != RECORD_VERSION))
-        err = tables_corrupt(t, &key, "extended attribute");
-    if (err != 0)
-        return err;
-    Tarn__XattrPair pair = TARN__XATTR_PAIR__INIT, *pairs[] = {&pair};
-    pair.name = (char *)name;
-    pair.value.data = (uint8_t *)value.data + 1;
-    pair.value.len = value.len - 1;
-    Tarn__GetXattrReply reply = TARN__GET_XATTR_REPLY__INIT;
-    reply.n_pairs = 1;
-    reply.pairs = pairs;
-    return tables_reply(t, &reply.base);
-}
-
-static int getxattr_list(struct tables *t, const struct inode *inode)
-{
-    struct key prefix = key_1(TABLE_XATTR, inode->ino);
-    _cleanup_(rows_fini) struct rows rows = {0};
-    int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
-    _cleanup_free_ Tarn__XattrPair *pairs = calloc(rows.count + 1, sizeof *pairs);
-    _cleanup_free_ Tarn__XattrPair **pointers = calloc(rows.count + 1, sizeof *pointers);
-    if (err == 0 && (pairs == NULL || pointers == NULL))
-        err = -E_NOMEM;
-    bool readable = ns_may(t, inode, NS_READ) == 0;
-    size_t bytes = 0;
-    Tarn__GetXattrReply reply = TARN__GET_XATTR_REPLY__INIT;
-    reply.pairs = pointers;
-    for (size_t i = 0; i < rows.count && err == 0; i++) {
-        struct row *row = &rows.rows[i];
-        row->key.data[MIN((size_t)row->key.len, sizeof row->key.data - 1)] = 0;
-        const char *name = (const char *)row->key.data + 9;
-        if (!xattr_visible(t, name))
-            continue;
-        Tarn__XattrPair *pair = &pairs[reply.n_pairs];
-        tarn__xattr_pair__init(pair);
-        pair->name = (char *)name;
-        bytes += row->len;
-        if (readable && row->len > 1 && bytes <= XATTR_BYTES_MAX)
-            pair->value = (ProtobufCBinaryData){.data = row->value + 1, .len = row->len - 1};
-        pointers[reply.n_pairs++] = pair;
-    }
-    return err == 0 ? tables_reply(t, &reply.base) : err;
-}
-
-int query_getxattr(struct tables *t, const void *message)
-{
-    const Tarn__GetXattr *m = message;
-    _cleanup_(inode_fini) struct inode inode = {0};
-    int err = ns_where(t, m->where, 0, &inode);
-    if (err != 0)
-        return err;
-    return m->name[0] == 0 ? getxattr_list(t, &inode) : getxattr_one(t, &inode, m->name);
 }
 
 /* ---- extents */

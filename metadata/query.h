@@ -13,7 +13,7 @@
 int query_lookup(struct tables *t, const void *message);
 int query_access(struct tables *t, const void *message);
 int query_readdir(struct tables *t, const void *message);
-int query_getxattr(struct tables *t, const void *message);
+int query_getxattr(struct tables *t, const void *message); /* namespace_xattr.c */
 int query_file_map(struct tables *t, const void *message);
 int query_status(struct tables *t, const void *message);
 int query_list_objects(struct tables *t, const void *message); /* query_list.c */

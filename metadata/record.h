@@ -108,7 +108,8 @@ enum inode_flags {
     INODE_QUOTA = 8,       /* directory with a quota row */
     INODE_SNAPSHOTS = 16,  /* directory that is the root of a snapshot */
     INODE_POLICY = 32,     /* directory with a policy row */
-    INODE_MOVED = 64       /* moved_cover counts, and is stored */
+    INODE_MOVED = 64,      /* moved_cover counts, and is stored */
+    INODE_CAPABILITY = 128 /* security.capability is stored */
 };
 struct inode {
     uint64_t ino; /* from the key */

@@ -299,8 +299,9 @@ static int open_truncate(struct tables *t, struct inode *inode)
     int err = chunk_file_resize(t, inode, 0);
     if (err != 0)
         return err;
-    if (t->cred.uid != 0)
-        ns_drop_setid(inode);
+    err = ns_written(t, inode);
+    if (err != 0)
+        return err;
     ns_touch(t, inode, true);
     return ns_inode_put(t, inode);
 }
@@ -345,6 +346,12 @@ bool session_handle_writes(struct tables *t, uint64_t id, uint64_t ino)
 {
     struct handle handle;
     return handle_get(t, t->session, id, &handle) == 0 && handle.ino == ino && writes(handle.flags);
+}
+
+bool session_handle_on(struct tables *t, uint64_t id, uint64_t ino)
+{
+    struct handle handle;
+    return handle_get(t, t->session, id, &handle) == 0 && handle.ino == ino;
 }
 
 /* The last handle of a file without a name takes the file with it; the last writer's close seals.

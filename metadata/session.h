@@ -33,6 +33,9 @@ int session_opens(struct tables *t, uint64_t ino,
 /* True when the asking session's handle is on this inode and open for writing. */
 bool session_handle_writes(struct tables *t, uint64_t handle, uint64_t ino);
 
+/* True when the asking session's handle is on this inode. */
+bool session_handle_on(struct tables *t, uint64_t handle, uint64_t ino);
+
 /* Roles: one session holds each. -E_STALE when `epoch` is not the current holder's. */
 int session_role_check(struct tables *t, const char *role, uint64_t epoch);
 

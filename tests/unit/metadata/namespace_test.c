@@ -414,38 +414,6 @@ static void readdir_goes_on_after_a_name(void **state)
     assert_false(reply->end);
 }
 
-static void attributes_extend(void **state)
-{
-    struct world *w = *state;
-    assert_int_equal(world_make(w, FILE_, "/", "f", 0644), 0);
-    Tarn__Where at = TARN__WHERE__INIT;
-    at.path = "/f";
-    Tarn__SetXattr m = TARN__SET_XATTR__INIT;
-    m.where = &at;
-    m.name = "user.k";
-    m.value = (ProtobufCBinaryData){.data = (uint8_t *)"v", .len = 1};
-    m.flags = 2;
-    assert_int_equal(world_apply(w, OP_SETXATTR, &m.base, &m.ctx), -E_NODATA);
-    m.flags = 1;
-    assert_int_equal(world_apply(w, OP_SETXATTR, &m.base, &m.ctx), 0);
-    assert_int_equal(world_apply(w, OP_SETXATTR, &m.base, &m.ctx), -E_EXIST);
-    Tarn__GetXattr g = TARN__GET_XATTR__INIT;
-    g.where = &at;
-    g.name = "user.k";
-    assert_int_equal(world_query(w, OP_GETXATTR, &g.base, &g.ctx), 0);
-    Tarn__GetXattrReply *reply = world_reply(w, &tarn__get_xattr_reply__descriptor);
-    assert_int_equal(reply->pairs[0]->value.len, 1);
-    m.name = "nonsense";
-    m.flags = 0;
-    assert_int_equal(world_apply(w, OP_SETXATTR, &m.base, &m.ctx), -E_NOTSUP);
-    m.name = "system.posix_acl_access";
-    assert_int_equal(world_apply(w, OP_SETXATTR, &m.base, &m.ctx), -E_NOTSUP);
-    m.name = "user.k";
-    m.remove = true;
-    assert_int_equal(world_apply(w, OP_SETXATTR, &m.base, &m.ctx), 0);
-    assert_int_equal(world_query(w, OP_GETXATTR, &g.base, &g.ctx), -E_NODATA);
-}
-
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -470,7 +438,6 @@ int main(void)
                                        T(deleting_the_object_leaves_what_is_below),
                                        T(keys_are_listed_in_byte_order),
                                        T(pages_join_to_the_whole_list),
-                                       T(readdir_goes_on_after_a_name),
-                                       T(attributes_extend)};
+                                       T(readdir_goes_on_after_a_name)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -62,6 +62,8 @@ int world_apply(struct world *w, unsigned op, ProtobufCMessage *message, Tarn__C
         filled.acked = w->seq > 8 ? w->seq - 8 : 0;
         filled.uid = w->uid;
         filled.gid = w->gid;
+        filled.groups = w->groups;
+        filled.n_groups = w->n_groups;
         *ctx = &filled;
     }
     struct fsm_command command = {
@@ -85,6 +87,8 @@ int world_query(struct world *w, unsigned op, ProtobufCMessage *message, Tarn__C
     filled.session = w->session;
     filled.uid = w->uid;
     filled.gid = w->gid;
+    filled.groups = w->groups;
+    filled.n_groups = w->n_groups;
     *ctx = &filled;
     size_t len;
     uint8_t *body = pack(message, &len);
@@ -122,6 +126,13 @@ static Tarn__Where where(const char *path)
 {
     Tarn__Where at = TARN__WHERE__INIT;
     at.path = (char *)path;
+    return at;
+}
+
+Tarn__Where world_where(const char *path)
+{
+    Tarn__Where at = where(path);
+    at.nofollow = true;
     return at;
 }
 

@@ -18,7 +18,8 @@ struct world {
     struct kv *kv;
     uint64_t index, now, seed;
     uint64_t session, seq; /* who asks in world_change(), and its last number */
-    uint32_t uid, gid;
+    uint32_t uid, gid, groups[4];
+    size_t n_groups;
     struct fsm_result result; /* of the last command or query */
 };
 void world_init(struct world *w); /* empty tables, one session */
@@ -31,6 +32,8 @@ int world_apply(struct world *w, unsigned op, ProtobufCMessage *message, Tarn__C
 int world_query(struct world *w, unsigned op, ProtobufCMessage *message, Tarn__Ctx **ctx);
 /* The last reply unpacked into static storage that the next call frees. */
 void *world_reply(struct world *w, const ProtobufCMessageDescriptor *type);
+
+Tarn__Where world_where(const char *path); /* the inode of that name, links not followed */
 
 /* Short forms; paths are absolute, the code of the answer is returned. */
 int world_make(struct world *w, Tarn__FileType type, const char *dir, const char *name,
