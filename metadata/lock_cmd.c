@@ -116,28 +116,17 @@ struct graph {
     size_t count, next;
 };
 
-static bool is_owner(const struct lock_owner *a, const struct lock_owner *b)
-{
-    return a->session == b->session && a->owner == b->owner;
-}
-
 static int graph_add(struct graph *g, const struct lock_owner *owner)
 {
-    if (is_owner(owner, &g->self))
+    if (lock_owner_same(owner, &g->self))
         return -E_DEADLOCK;
     for (size_t i = 0; i < g->count; i++)
-        if (is_owner(&g->owners[i], owner))
+        if (lock_owner_same(&g->owners[i], owner))
             return 0;
     if (g->count == LOCK_WAIT_GRAPH_MAX)
         return -E_NOLCK;
     g->owners[g->count++] = *owner;
     return 0;
-}
-
-static bool blocks(const struct lock_range *a, const struct lock_range *b)
-{
-    return !is_owner(&a->owner, &b->owner) && a->start <= b->end && b->start <= a->end &&
-           (a->type == TARN__LOCK_TYPE__LOCK_EX || b->type == TARN__LOCK_TYPE__LOCK_EX);
 }
 
 /* Adds everybody who blocks the range; `before`: waiters ahead of it. */
@@ -146,12 +135,12 @@ static int graph_blockers(struct graph *g, const struct lock_table *table,
 {
     int err = 0;
     for (size_t i = 0; i < table->n_held && err == 0; i++)
-        if (blocks(&table->held[i], range))
+        if (lock_range_blocks(&table->held[i], range))
             err = graph_add(g, &table->held[i].owner);
     if (err != 0 || !lock_table_queued(table, range, before))
         return err;
     for (size_t i = 0; i < before && err == 0; i++)
-        if (blocks(&table->waiters[i], range))
+        if (lock_range_blocks(&table->waiters[i], range))
             err = graph_add(g, &table->waiters[i].owner);
     return err;
 }
@@ -168,7 +157,7 @@ static int graph_expand(struct graph *g, const struct lock_owner *owner)
             return tables_corrupt(g->t, &rows.rows[r].key, "lock wait");
         err = load(g->t, ino, TARN__LOCK_KIND__LOCK_FCNTL, &f);
         for (size_t i = 0; i < f.table.n_waiters && err == 0; i++)
-            if (f.table.waiters[i].waiter == waiter && is_owner(&f.table.waiters[i].owner, owner))
+            if (f.table.waiters[i].waiter == waiter && lock_owner_same(&f.table.waiters[i].owner, owner))
                 err = graph_blockers(g, &f.table, &f.table.waiters[i], i);
     }
     return err;
@@ -191,17 +180,6 @@ static int deadlock_check(struct tables *t, const struct lock_table *table,
 }
 
 /* ---- LOCK */
-static bool holds_already(const struct lock_table *table, const struct lock_range *range)
-{
-    for (size_t i = 0; i < table->n_held; i++) {
-        const struct lock_range *h = &table->held[i];
-        if (is_owner(&h->owner, &range->owner) && h->type == range->type &&
-            h->start <= range->start && h->end >= range->end)
-            return true;
-    }
-    return false;
-}
-
 static bool waits_already(const struct lock_table *table, const struct lock_range *range)
 {
     for (size_t i = 0; i < table->n_waiters; i++)
@@ -258,7 +236,7 @@ int lock_cmd_lock(struct tables *t, const void *message)
         return lock_now(t, &f, &range);
     if (m->wait && waits_already(&f.table, &range))
         return reply(t, false, true);
-    if (holds_already(&f.table, &range))
+    if (lock_table_holds(&f.table, &range))
         return reply(t, true, false);
     if (lock_table_conflict(&f.table, &range) == NULL &&
         (!m->wait || !lock_table_queued(&f.table, &range, f.table.n_waiters)))
@@ -313,7 +291,7 @@ static int drop(struct tables *t, uint64_t ino, uint8_t kind, uint64_t session, 
 
 static bool match_owner(const void *arg, const struct lock_range *range)
 {
-    return is_owner(&range->owner, arg);
+    return lock_owner_same(&range->owner, arg);
 }
 
 static bool match_handle(const void *arg, const struct lock_range *range)
