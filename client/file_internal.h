@@ -55,7 +55,7 @@ struct inode {
     uint32_t mode;
     uint64_t atime, mtime, ctime; /* as last told */
     bool capability; /* security.capability is set */
-    uint64_t lease_version, lease_until_ms; /* until then the inode has that version, if we do not write */
+    uint64_t lease_version, lease_stamp; /* while the lease is valid the inode has that version, if we do not write */
     uint64_t size_told_ms; /* when a change of ours was last answered with the size; 0 = never */
     struct map_page *pages[PAGES_MAX]; /* NULL: free */
     uint64_t change;         /* grows when pages are dropped: a fetch under way is not kept then */

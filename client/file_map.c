@@ -4,6 +4,8 @@
  * MAP_FRESH_MS. */
 #include "file_internal.h"
 
+#include "lease.h"
+
 #include "common/check.h"
 #include "common/coll.h"
 #include "common/err.h"
@@ -332,19 +334,23 @@ int file_map_fetch(struct file *file, uint64_t offset, uint64_t have_version, bo
     request.offset = offset;
     request.max = PAGE_EXTENTS;
     request.have_version = have_version;
-    request.lease = file->fresh;
+    request.want_lease = file->fresh && inode->writers == 0;
     Tarn__FileMapReply *reply = NULL;
+    struct lease_asking asking;
+    lease_ask_begin(meta_leases(file->meta), &asking);
     int r = meta_call(file->meta, OP_FILE_MAP, &request.base, &request.ctx, &meta_root,
                       &tarn__file_map_reply__descriptor, &reply, NULL);
+    uint64_t version = r < 0 ? 0 : reply->same ? have_version : reply->attr ? reply->attr->version : 0;
+    uint64_t stamp = lease_ask_end(meta_leases(file->meta), &asking, r < 0 ? NULL : reply->lease, version);
     if (r < 0)
         return r;
     struct map_page *page = NULL;
     bool same = have_version != 0 && reply->same;
     if (!same && (!reply->attr || (reply->next && reply->next <= offset)))
         r = -E_PROTO;
-    if (r == 0 && reply->lease_ms != 0) {
-        inode->lease_version = same ? have_version : reply->attr->version;
-        inode->lease_until_ms = now_ms + reply->lease_ms;
+    if (r == 0 && stamp != 0) {
+        inode->lease_version = version;
+        inode->lease_stamp = stamp;
     }
     if (r == 0 && !same) {
         inode_learn(inode, reply->attr);
@@ -392,7 +398,7 @@ bool inode_leased(const struct file *file)
 {
     const struct inode *inode = file->inode;
     return inode->writers == 0 && inode->lease_version == inode->version &&
-           io_mono_ms(file->io) < inode->lease_until_ms;
+           lease_valid(meta_leases(file->meta), inode->ino, inode->lease_stamp);
 }
 
 static void check_run(struct file_check *check)

@@ -11,6 +11,8 @@
  * to), by the end of the session and by meta_lock_interrupt(). */
 #include "meta.h"
 
+#include "lease_internal.h"
+
 #include "common/check.h"
 #include "common/coll.h"
 #include "common/err.h"
@@ -71,6 +73,8 @@ struct meta {
     bool watches;           /* OP_WATCH is in force, asked for in this epoch */
     uint64_t watched_epoch;
 
+    struct leases *leases;
+
     struct map waits; /* waiter → struct lock_wait */
     uint64_t last_waiter;
 };
@@ -124,6 +128,7 @@ static void waits_wake(struct meta *meta)
 static void route_changed(struct meta *meta)
 {
     meta->epoch++;
+    leases_route_changed(meta->leases);
     waits_wake(meta);
     fiber_queue_wake_all(&meta->keeper);
 }
@@ -157,6 +162,8 @@ static void peer_push(void *arg, unsigned op, const uint8_t *control, size_t con
     CHECK_MAGIC(meta, META_MAGIC);
     if (op == OP_LOCK_GRANTED)
         lock_granted(meta, control, control_len);
+    else if (op == OP_LEASE_RECALLED)
+        leases_push(meta->leases, meta->session, control, control_len);
     else if (meta->options.push)
         meta->options.push(meta->options.arg, op, control, control_len);
 }
@@ -290,6 +297,7 @@ static void session_lost(struct meta *meta, uint64_t session, const char *why)
              meta->name, (unsigned long long)session, why, meta->files, meta->locked);
     meta->session = 0;
     meta->files = meta->locked = 0;
+    leases_session_lost(meta->leases);
     waits_wake(meta);
     fiber_queue_wake_all(&meta->keeper);
     if (meta->options.lost)
@@ -402,19 +410,28 @@ static void ping(struct meta *meta, uint64_t interval_ms)
     struct leader_call c = {
         .op = OP_SESSION_PING,
         .request = &request.base,
+        .reply_type = &tarn__session_ping_reply__descriptor,
         .session = session,
         .give_up_ms = interval_ms,
     };
+    struct lease_ping lease;
+    leases_ping_begin(meta->leases, &lease);
     int r = leader_call(meta, &c);
-    if (r == 0)
-        session_proved(meta, session, &c);
-    else if (r == -E_NO_SESSION)
+    if (r == -E_NO_SESSION)
         session_lost(meta, session, "the service has not heard of it in time");
+    if (r < 0)
+        return;
+    session_proved(meta, session, &c);
+    if (session == meta->session)
+        leases_ping_end(meta->leases, &lease, (const Tarn__SessionPingReply *)c.reply);
+    protobuf_c_message_free_unpacked(c.reply, NULL);
 }
 
 static uint64_t keeper_interval(const struct meta *meta)
 {
-    uint64_t ms = MAX(meta->granted_ms / 3, 1u);
+    uint64_t ms = MAX(meta->granted_ms / 3, 1u), leases_ms = leases_ping_ms(meta->leases);
+    if (leases_ms != 0)
+        ms = MIN(ms, leases_ms);
     return meta->waits.count || meta->watches ? MIN(ms, (uint64_t)PUSH_PING_MS) : ms;
 }
 
@@ -450,6 +467,7 @@ static void keeper_run(void *arg)
             break;
         if (r == 0) {
             ping(meta, keeper_interval(meta));
+            leases_reclaim(meta->leases);
             watch_again(meta);
             session_check(meta);
         }
@@ -489,6 +507,7 @@ static void meta_free(struct meta *meta)
 {
     for (unsigned i = 0; i < meta->n_peers; i++)
         rpc_client_destroy(meta->peers[i].rpc);
+    leases_destroy(meta->leases);
     map_fini(&meta->waits);
     meta->magic = 0;
     free(meta);
@@ -513,6 +532,11 @@ int meta_connect(struct io *io, const struct config *config, const struct meta_o
     if (!meta->options.give_up_ms)
         meta->options.give_up_ms = GIVE_UP_MS_DEFAULT;
     list_init(&meta->changes);
+    meta->leases = leases_create(meta);
+    if (!meta->leases) {
+        meta_free(meta);
+        return -E_NOMEM;
+    }
     for (unsigned i = 0; i < config->n_meta; i++) {
         int r = peer_add(meta, config->meta[i]);
         if (r < 0) {
@@ -637,19 +661,11 @@ static void ctx_fill(Tarn__Ctx *ctx, const struct meta_cred *cred)
     ctx->groups = (uint32_t *)cred->groups;
 }
 
-int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
-              const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type,
-              void *ret_reply, char *detail)
+/* Called with the call counted. */
+static int call_run(struct meta *meta, uint64_t session, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
+                    const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type,
+                    void *ret_reply, char *detail)
 {
-    return meta_call_in(meta, 0, op, request, ctx_field, cred, reply_type, ret_reply, detail);
-}
-
-int meta_call_in(struct meta *meta, uint64_t session, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
-                 const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type, void *ret_reply, char *detail)
-{
-    CHECK_MAGIC(meta, META_MAGIC);
-    if (detail)
-        detail[0] = '\0';
     Tarn__Ctx ctx = TARN__CTX__INIT;
     ctx_fill(&ctx, cred);
     struct leader_call c = {
@@ -659,17 +675,13 @@ int meta_call_in(struct meta *meta, uint64_t session, unsigned op, ProtobufCMess
         .give_up_ms = meta->options.give_up_ms,
         .detail = detail,
     };
-    int r = call_enter(meta);
-    if (r < 0)
-        return r;
     if (ctx_field)
         *ctx_field = &ctx;
     bool change = op <= OP_META_CHANGE_LAST && ctx_field;
     uint64_t epoch = meta->epoch;
-    r = change ? call_change(meta, session, &c, &ctx) : call_query(meta, &c, &ctx);
+    int r = change ? call_change(meta, session, &c, &ctx) : call_query(meta, &c, &ctx);
     if (ctx_field)
         *ctx_field = NULL;
-    call_leave(meta);
     if (r == 0 && op == OP_WATCH) {
         meta->watches = ((const Tarn__Watch *)request)->jobs;
         meta->watched_epoch = epoch;
@@ -731,6 +743,79 @@ int meta_stream(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn_
     *ctx_field = NULL;
     call_leave(meta);
     return s.result == META_END ? 0 : s.result < 0 ? s.result : r;
+}
+
+int meta_call(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
+              const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type,
+              void *ret_reply, char *detail)
+{
+    return meta_call_in(meta, 0, op, request, ctx_field, cred, reply_type, ret_reply, detail);
+}
+
+int meta_call_in(struct meta *meta, uint64_t session, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
+                 const struct meta_cred *cred, const ProtobufCMessageDescriptor *reply_type, void *ret_reply, char *detail)
+{
+    CHECK_MAGIC(meta, META_MAGIC);
+    if (detail)
+        detail[0] = '\0';
+    int r = call_enter(meta);
+    if (r < 0)
+        return r;
+    r = call_run(meta, session, op, request, ctx_field, cred, reply_type, ret_reply, detail);
+    call_leave(meta);
+    return r;
+}
+
+/* ------------------------------------------------------------------ for the leases */
+
+struct leases *meta_leases(struct meta *meta)
+{
+    return meta->leases;
+}
+
+struct io *meta_io(struct meta *meta)
+{
+    return meta->io;
+}
+
+int meta_call_urgent(struct meta *meta, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx_field,
+                     const ProtobufCMessageDescriptor *reply_type, void *ret_reply)
+{
+    if (meta->closing)
+        return -E_CANCELED;
+    fiber_group_add(&meta->fibers);
+    int r = call_run(meta, 0, op, request, ctx_field, &meta_root, reply_type, ret_reply, NULL);
+    fiber_group_done(&meta->fibers);
+    return r;
+}
+
+int meta_session_ensure(struct meta *meta)
+{
+    return session_ensure(meta);
+}
+
+void meta_keeper_wake(struct meta *meta)
+{
+    fiber_queue_wake_all(&meta->keeper);
+}
+
+int meta_spawn(struct meta *meta, const char *name, fiber_fn fn, void *arg)
+{
+    fiber_group_add(&meta->fibers);
+    int r = fiber_spawn(meta->io, name, fn, arg);
+    if (r < 0)
+        fiber_group_done(&meta->fibers);
+    return r;
+}
+
+void meta_fiber_done(struct meta *meta)
+{
+    fiber_group_done(&meta->fibers);
+}
+
+bool meta_closing(const struct meta *meta)
+{
+    return meta->closing || io_stopping(meta->io);
 }
 
 /* ------------------------------------------------------------------ locks */

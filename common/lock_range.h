@@ -8,6 +8,8 @@
 
 #include "base.h"
 
+/* Of one file: ranges held and, twice, those waited for. A grant puts at most two ranges more in place of one waiter, so it
+ * never meets the bound; an unlock only does when it cuts a range in two. */
 #define LOCK_RANGES_MAX 12000
 #define LOCK_ROW_MAX 18000 /* 57 bytes each, in a row of at most 1 MiB; the version before counted waiters once */
 

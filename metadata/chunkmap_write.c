@@ -111,6 +111,7 @@ static int install(struct tables *t, struct inode *inode, struct extent *extent,
     extent->chunk_offset = 0;
     inode->allocated += extent->length;
     inode->version++; /* C13: who kept the map sees that it is another */
+    tables_touched(t, inode->ino);
     struct key key = key_2(TABLE_OPEN_CHUNK, inode->ino, chunk->id);
     int err = tables_put_empty(t, &key);
     if (err == 0)

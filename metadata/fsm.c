@@ -23,6 +23,8 @@ static void result_drop_messages(struct fsm_result *result)
 void fsm_result_fini(struct fsm_result *result)
 {
     result_drop_messages(result);
+    free(result->touched);
+    free(result->recalls);
     *result = (struct fsm_result){0};
 }
 
@@ -71,7 +73,7 @@ static void set_cred(struct tables *t, const Tarn__Ctx *ctx)
 {
     if (ctx == NULL)
         return;
-    t->session = ctx->session;
+    t->session = t->result->session = ctx->session;
     t->cred = (struct cred){
         .uid = ctx->uid, .gid = ctx->gid, .groups = ctx->groups, .n_groups = ctx->n_groups};
 }
@@ -113,6 +115,8 @@ static int result_settle(struct fsm_result *result, int err, bool kept)
     if (err != 0) {
         result_drop_messages(result);
         result->nodes_changed &= kept;
+        if (!kept)
+            result->n_touched = 0, result->touched_more = false;
         result->tasks_changed &= kept;
         result->fences_changed &= kept;
         result->err = err;

@@ -26,6 +26,13 @@ struct fsm_push {
     uint8_t *control;   /* packed message, malloc'd */
     size_t control_len;
 };
+/* A right that must come back before the request can be carried out: the leader asks for it, waits, repeats. */
+struct fsm_recall {
+    uint32_t kind; /* Tarn__LeaseKind */
+    uint64_t session, ino, number;
+    bool marked;   /* the tables say already that it was asked back */
+};
+#define FSM_TOUCHED_MAX 4096
 struct fsm_result {
     int err;             /* 0 or a negative code: the answer to the requester */
     char detail[160];    /* words for the error, may be empty */
@@ -38,6 +45,13 @@ struct fsm_result {
     bool nodes_changed, tasks_changed; /* the leader may wake waiting heartbeats */
     bool fences_changed;    /* as above */
     uint64_t ended_session; /* fenced or gone; 0 = none */
+    uint64_t session;          /* whose change it was; 0 = the service's own */
+    uint64_t *touched;         /* inodes of which somebody may know something that is not true any more; malloc'd */
+    size_t n_touched;
+    bool touched_more;         /* more than are listed */
+    struct fsm_recall *recalls; /* malloc'd; with them `err` is -E_BUSY, or the reply of a query is too early */
+    size_t n_recalls;
+    bool rights_returned;      /* those who wait for a recall may try again */
 };
 void fsm_result_fini(struct fsm_result *result);
 

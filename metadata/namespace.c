@@ -100,6 +100,7 @@ void ns_touch(const struct tables *t, struct inode *inode, bool content)
     if (content)
         inode->mtime = t->now;
     inode->version++;
+    tables_touched(t, inode->ino);
 }
 
 int ns_name_check(const char *name)

@@ -3,7 +3,6 @@
 #include "chunkmap.h"
 #include "common/err.h"
 #include "namespace.h"
-#include "read_lease.h"
 #include "session.h"
 
 int query_lookup(struct tables *t, const void *message)
@@ -186,20 +185,10 @@ int file_map_load(struct tables *t, const struct inode *inode, const struct clus
     return err;
 }
 
-/* A lease is for files without writers; the leader has noted it before it asked. */
-static int lease_ms(struct tables *t, const Tarn__FileMap *m, uint32_t *ret)
-{
-    struct opens opens = {0};
-    int err = m->lease ? session_opens(t, m->where->ino, &opens) : 0;
-    *ret = m->lease && opens.writers == 0 ? READ_LEASE_MS : 0;
-    return err;
-}
-
-static int reply_same(struct tables *t, uint32_t lease)
+static int reply_same(struct tables *t)
 {
     Tarn__FileMapReply reply = TARN__FILE_MAP_REPLY__INIT;
     reply.same = true;
-    reply.lease_ms = lease;
     return tables_reply(t, &reply.base);
 }
 
@@ -209,17 +198,14 @@ int query_file_map(struct tables *t, const void *message)
     _cleanup_(inode_fini) struct inode inode = {0};
     _cleanup_(cluster_fini) struct cluster cluster = {0};
     _cleanup_(file_map_fini) struct file_map map = {0};
-    uint32_t lease = 0;
     size_t max = m->max == 0 ? QUERY_EXTENTS_MAX : MIN((size_t)m->max, (size_t)QUERY_EXTENTS_MAX);
     int err = ns_where(t, m->where, 0, &inode);
     if (err == 0 && inode.type != TARN__FILE_TYPE__FT_FILE)
         err = inode.type == TARN__FILE_TYPE__FT_DIR ? -E_ISDIR : -E_INVAL;
     if (err == 0)
         err = ns_may(t, &inode, NS_READ);
-    if (err == 0)
-        err = lease_ms(t, m, &lease);
     if (err == 0 && m->have_version != 0 && m->have_version == inode.version)
-        return reply_same(t, lease);
+        return reply_same(t);
     if (err == 0)
         err = clustermap_load(t, &cluster);
     if (err == 0)
@@ -233,7 +219,6 @@ int query_file_map(struct tables *t, const void *message)
     reply.extents = map.pointers;
     reply.n_extents = map.count;
     reply.next = map.next;
-    reply.lease_ms = lease;
     reply.inline_data = inode.data_len > 0;
     reply.data.data = inode.data;
     reply.data.len = inode.data_len;

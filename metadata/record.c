@@ -390,18 +390,21 @@ int handle_decode(uint64_t id, const void *data, size_t n, struct handle *ret)
 
 void opens_encode(const struct opens *opens, struct writer *w)
 {
-    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, RECORD_VERSION_OPENS);
     writer_u32(w, opens->handles);
     writer_u32(w, opens->writers);
+    writer_u64(w, opens->sole);
 }
 
 int opens_decode(const void *data, size_t n, struct opens *ret)
 {
     struct reader r = reader_init(data, n);
-    if (!version_ok(&r))
+    uint8_t version = reader_u8(&r);
+    if (version < 1 || version > RECORD_VERSION_OPENS)
         return -E_CORRUPT;
     struct opens opens = {.handles = reader_u32(&r)};
     opens.writers = reader_u32(&r);
+    opens.sole = version == 1 ? 0 : reader_u64(&r);
     if (done(&r) != 0)
         return -E_CORRUPT;
     *ret = opens;

@@ -9,6 +9,7 @@
 #include "common/bytes.h"
 
 #define RECORD_VERSION 1
+#define RECORD_VERSION_OPENS 2 /* sole */
 #define RECORD_VERSION_STATE 2 /* 1 is read, too */
 #define RECORD_VERSION_INODE 2 /* 1 is read, too */
 #define RECORD_VERSION_SESSION 2 /* 1 is read, too */
@@ -227,6 +228,7 @@ int handle_decode(uint64_t id, const void *data, size_t n, struct handle *ret);
 
 struct opens {
     uint32_t handles, writers; /* of one inode, over all sessions */
+    uint64_t sole; /* the only session that has had it open since nobody had; 0 = several, or not known */
 };
 void opens_encode(const struct opens *opens, struct writer *w);
 int opens_decode(const void *data, size_t n, struct opens *ret);

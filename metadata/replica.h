@@ -56,6 +56,8 @@ int replica_propose(struct replica *replica, unsigned op, const uint8_t *body, s
 /* Waits until reads are linearizable: this replica leads now (lease or a round to a majority) and
  * has applied all that was committed. Then *ret_txn is a read snapshot: kv_abort() it soon. */
 int replica_read(struct replica *replica, struct kv_txn **ret_txn);
+/* What is applied here, without asking whether it is the newest: for forecasts. Never waits. */
+int replica_look(struct replica *replica, struct kv_txn **ret_txn);
 /* The rpc handlers OP_RAFT and OP_SNAPSHOT_PULL belong in the service of the process. */
 int replica_handle_raft(struct replica *replica, struct rpc_request *request, const void *message);
 int replica_handle_snapshot_pull(struct replica *replica, struct rpc_request *request, const void *message);

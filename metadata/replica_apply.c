@@ -369,3 +369,8 @@ int replica_read(struct replica *replica, struct kv_txn **ret_txn)
         return -E_NOT_LEADER;
     return kv_read(replica->kv, ret_txn);
 }
+
+int replica_look(struct replica *replica, struct kv_txn **ret_txn)
+{
+    return kv_begin(replica->kv, false, ret_txn);
+}

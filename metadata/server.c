@@ -4,7 +4,6 @@
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
-#include <fcntl.h>
 #include <stdio.h>
 
 /* ------------------------------------------------------------------ own proposals, pauses */
@@ -74,12 +73,26 @@ int server_reply_result(struct server *server, struct rpc_request *request,
     return rpc_reply_packed(request, result->reply, result->reply_len);
 }
 
+/* A right in the way (E7): it is asked back, then the change is tried again. */
 static int change(struct server *server, struct rpc_request *request, const void *message,
                   struct fsm_result *result)
 {
+    const Tarn__Ctx *ctx = ctx_of(message);
     server_heard(server, request, message);
-    return replica_propose(server->replica, request->op, request->control, request->control_len,
-                           result);
+    uint64_t until_ms = 0;
+    for (;;) {
+        struct lease_hold hold;
+        int err = server_lease_clear(server, request->op, message, ctx == NULL ? 0 : ctx->session, &hold);
+        if (err == 0)
+            err = replica_propose(server->replica, request->op, request->control, request->control_len,
+                                  result);
+        server_lease_done(server, &hold);
+        if (err == 0 && result->n_recalls > 0 && server_lease_ask_back(server, result, &until_ms)) {
+            fsm_result_fini(result);
+            continue;
+        }
+        return err == 0 ? server_lease_settle(server) : err;
+    }
 }
 
 static int handle_change(void *ctx, struct rpc_request *request, const void *message)
@@ -128,18 +141,34 @@ static int handle_internal(void *ctx, struct rpc_request *request, const void *m
     return server_refuse(ctx, request, -E_PERM, "only the service itself asks for this");
 }
 
+int server_query(struct server *server, unsigned op, const uint8_t *body, size_t len, const void *message,
+                 struct fsm_result *result)
+{
+    uint64_t until_ms = 0;
+    for (;;) {
+        struct kv_txn *txn;
+        int err = replica_read(server->replica, &txn);
+        if (err != 0)
+            return err;
+        err = fsm_query(txn, op, body, len, result);
+        if (err == 0 && result->err == 0 && result->n_recalls == 0)
+            err = server_lease_append(server, txn, op, message, result);
+        kv_abort(txn);
+        if (err == 0 && result->n_recalls > 0 && server_lease_ask_back(server, result, &until_ms)) {
+            fsm_result_fini(result);
+            continue;
+        }
+        return err == 0 ? server_lease_settle(server) : err;
+    }
+}
+
 static int query(struct server *server, struct rpc_request *request, const void *message,
                  struct fsm_result *result)
 {
-    struct kv_txn *txn;
     int err = server_heard_query(server, request, message);
-    if (err == 0)
-        err = replica_read(server->replica, &txn);
     if (err != 0)
         return err;
-    err = fsm_query(txn, request->op, request->control, request->control_len, result);
-    kv_abort(txn);
-    return err;
+    return server_query(server, request->op, request->control, request->control_len, message, result);
 }
 
 static int handle_query(void *ctx, struct rpc_request *request, const void *message)
@@ -147,69 +176,6 @@ static int handle_query(void *ctx, struct rpc_request *request, const void *mess
     struct server *server = ctx;
     struct fsm_result result = {0};
     int err = query(server, request, message, &result);
-    err = err != 0 ? server_refuse(server, request, err, "") : server_reply_result(server, request, &result);
-    fsm_result_fini(&result);
-    return err;
-}
-
-/* ---- read leases */
-
-static int handle_file_map(void *ctx, struct rpc_request *request, const void *message)
-{
-    struct server *server = ctx;
-    const Tarn__FileMap *map = message;
-    if (map->lease) {
-        if (map->where == NULL || map->where->path[0] != 0 || map->ctx == NULL)
-            return server_refuse(server, request, -E_INVAL, "a lease is for an inode by number");
-        read_leases_note(&server->leases, map->where->ino, map->ctx->session, io_mono_ms(server->io));
-    }
-    return handle_query(ctx, request, message);
-}
-
-/* May this change, once it is answered, make a lease's promise false? *ret_ctx: who asks. */
-static bool breaks_leases(unsigned op, const void *message, const Tarn__Ctx **ret_ctx)
-{
-    const Tarn__Open *open = message;
-    const Tarn__Create *create = message;
-    const Tarn__SetAttr *set = message;
-    const uint32_t sizes = TARN__SET_ATTR_BITS__SA_SIZE | TARN__SET_ATTR_BITS__SA_GROW;
-    switch (op) {
-    case OP_OPEN:
-        *ret_ctx = open->ctx;
-        return (open->flags & (O_ACCMODE | O_TRUNC)) != 0;
-    case OP_CREATE:
-        *ret_ctx = create->ctx;
-        return create->open && (create->open_flags & (O_ACCMODE | O_TRUNC)) != 0;
-    default:
-        *ret_ctx = set->ctx;
-        return (set->mask & sizes) != 0;
-    }
-}
-
-/* Applied already, so no new lease is given: the answer waits for those there are. */
-static int wait_for_leases(struct server *server, const struct rpc_request *request, const void *message,
-                           const struct fsm_result *result)
-{
-    const Tarn__Ctx *who = NULL;
-    uint64_t now = io_mono_ms(server->io);
-    if (result->err != 0 || read_leases_none(&server->leases, now) ||
-        !breaks_leases(request->op, message, &who))
-        return 0;
-    Tarn__Entry *entry = tarn__entry__unpack(NULL, result->reply_len, result->reply);
-    if (entry == NULL || entry->attr == NULL)
-        return -E_CORRUPT;
-    uint64_t end = read_leases_end(&server->leases, entry->attr->ino, who == NULL ? 0 : who->session);
-    tarn__entry__free_unpacked(entry, NULL);
-    return end > now ? io_sleep_ms(server->io, end - now) : 0;
-}
-
-static int handle_file_change(void *ctx, struct rpc_request *request, const void *message)
-{
-    struct server *server = ctx;
-    struct fsm_result result = {0};
-    int err = change(server, request, message, &result);
-    if (err == 0)
-        err = wait_for_leases(server, request, message, &result);
     err = err != 0 ? server_refuse(server, request, err, "") : server_reply_result(server, request, &result);
     fsm_result_fini(&result);
     return err;
@@ -311,14 +277,14 @@ static int handle_pull(void *ctx, struct rpc_request *request, const void *messa
 static const struct rpc_op ops[] = {
     OTHER(SESSION_OPEN, session_open, handle_session_open),
     OTHER(SESSION_END, session_end, handle_session_end),
-    OTHER(CREATE, create, handle_file_change),
+    CHANGE(CREATE, create),
     CHANGE(UNLINK, unlink),
     CHANGE(RENAME, rename),
     CHANGE(LINK, link),
     CHANGE(BATCH, batch),
-    OTHER(SETATTR, set_attr, handle_file_change),
+    CHANGE(SETATTR, set_attr),
     CHANGE(SETXATTR, set_xattr),
-    OTHER(OPEN, open, handle_file_change),
+    CHANGE(OPEN, open),
     CHANGE(CLOSE, close),
     CHANGE(CHUNK_WRITE, chunk_write),
     CHANGE(CHUNK_SWAP, chunk_swap),
@@ -326,6 +292,10 @@ static const struct rpc_op ops[] = {
     CHANGE(UPLOAD_ABORT, upload_abort),
     CHANGE(OBJECT_COMMIT, object_commit),
     CHANGE(CHUNK_FAILED, chunk_failed),
+    CHANGE(LEASE_RETURN, lease_return),
+    OTHER(LEASE_RECALL, lease_recall, handle_internal),
+    OTHER(LEASE_ASK, lease_ask, server_handle_lease_ask),
+    OTHER(LEASE_GIVE_BACK, lease_give_back, server_handle_lease_give_back),
     CHANGE(LOCK, lock),
     CHANGE(LOCK_CANCEL, lock_cancel),
     CHANGE(LOCK_DROP, lock_drop),
@@ -349,7 +319,7 @@ static const struct rpc_op ops[] = {
     QUERY(GETXATTR, get_xattr),
     QUERY(STATFS, stat_fs),
     QUERY(LIST_OBJECTS, list_objects),
-    OTHER(FILE_MAP, file_map, handle_file_map),
+    QUERY(FILE_MAP, file_map),
     OTHER(LOCATIONS, locations, server_handle_stream),
     QUERY(GETLK, get_lock),
     QUERY(ROLE_GET, role_get),
@@ -373,6 +343,7 @@ static void on_result(void *arg, const struct fsm_result *result)
     struct server *server = arg;
     for (size_t i = 0; i < result->n_pushes; i++)
         server_push(server, &result->pushes[i]);
+    server_lease_applied(server, result);
     server->nodes_stale = server->nodes_stale || result->nodes_changed;
     if (result->ended_session != 0)
         server_session_ended(server, result->ended_session);
@@ -385,7 +356,7 @@ static void on_result(void *arg, const struct fsm_result *result)
 static void on_leader(void *arg, bool leads)
 {
     struct server *server = arg;
-    read_leases_unknown(&server->leases, io_mono_ms(server->io));
+    server_lease_leader(server, leads);
     server_sessions_forget(server);
     server_nodes_forget(server);
     server->fence_settled = 0;
@@ -440,6 +411,11 @@ int server_start(struct io *io, const struct server_options *options, struct ser
         return -E_NOMEM;
     server->io = io;
     server->nodes_stale = true;
+    lease_table_init(&server->leases);
+    if (options->leases_max != 0)
+        server->leases.total_max = options->leases_max;
+    if (options->leases_session_max != 0)
+        server->leases.session_max = options->leases_session_max;
     struct io_listener *listener = NULL;
     int err = io_listen(io, options->listen, &listener);
     if (err == 0) {
@@ -478,6 +454,8 @@ void server_stop(struct server *server)
     fiber_queue_wake_all(&server->stop_wake);
     fiber_queue_wake_all(&server->tasks_wake);
     fiber_queue_wake_all(&server->fence_wake);
+    fiber_queue_wake_all(&server->lease_wake);
+    fiber_queue_wake_all(&server->recall_wake);
     if (server->replica != NULL)
         replica_quiesce(server->replica);
     if (server->fibers.running > 0)
@@ -487,7 +465,7 @@ void server_stop(struct server *server)
     replica_stop(server->replica);
     server_sessions_forget(server);
     server_nodes_forget(server);
-    read_leases_fini(&server->leases);
+    lease_table_fini(&server->leases);
     map_fini(&server->sessions);
     map_fini(&server->nodes);
     free(server);

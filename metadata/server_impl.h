@@ -8,7 +8,8 @@
 #include "fence.h"
 #include "meta.pb-c.h"
 #include "ops.h"
-#include "read_lease.h"
+#include "lease.h"
+#include "lease_touch.h"
 
 #define NODE_SILENT_MS 5000      /* without a beat for so long a node is down */
 #define NODE_BEAT_MS 1000        /* how often nodes beat, and how long a beat waits for tasks */
@@ -18,6 +19,7 @@
 #define FENCE_CHECK_MS 500 /* beats and changes wake it before */
 #define WORK_CHECK_MS 500
 #define WATCHERS_MAX 1024
+#define UNSETTLED_MAX 1024
 
 /* A session as the leader hears it. */
 struct live_session {
@@ -48,7 +50,16 @@ struct server {
     struct fiber_group fibers;
     struct fiber_queue stop_wake;
 
-    struct read_leases leases;
+    struct lease_table leases;
+    uint64_t lease_epoch;        /* of the leadership that gives them: another each time, never 0 */
+    uint64_t lease_asked_ms;     /* when a lease was last asked for; 0 = never */
+    unsigned untracked;          /* changes under way that nobody looked at: no lease meanwhile */
+    struct fiber_queue lease_wake, recall_wake; /* read leases came back; rights of the tables came back */
+    struct unsettled {
+        uint64_t ino, session;
+    } unsettled[UNSETTLED_MAX];  /* changed, while others may still use what was before */
+    unsigned n_unsettled;
+    uint64_t unsettled_until_ms; /* for what has no place in the list */
     struct map sessions; /* id → struct live_session */
     uint64_t session_round;
     struct map nodes; /* id → struct live_node */
@@ -76,7 +87,36 @@ int server_refuse(struct server *server, struct rpc_request *request, int err, c
 int server_reply_result(struct server *server, struct rpc_request *request, const struct fsm_result *result);
 /* ---- server_stream.c ---- */
 int server_handle_stream(void *ctx, struct rpc_request *request, const void *message); /* READDIR, LOCATIONS */
+/* A query of the state machine, with the read lease that was asked for along with it. */
+int server_query(struct server *server, unsigned op, const uint8_t *body, size_t len, const void *message,
+                 struct fsm_result *result);
+/* ---- server_lease.c ---- */
+/* What a change keeps while it is under way: no lease comes into being on these inodes. */
+struct lease_hold {
+    uint64_t epoch;
+    bool untracked;
+    struct lease_touch touch;
+};
+void server_lease_leader(struct server *server, bool leads); /* gained or lost */
+/* Waits until no other session has a read lease on what the change will touch; at most a term. */
+int server_lease_clear(struct server *server, unsigned op, const void *message, uint64_t session,
+                       struct lease_hold *hold);
+void server_lease_done(struct server *server, struct lease_hold *hold);
+/* From the apply of each command. Does not wait. */
+void server_lease_applied(struct server *server, const struct fsm_result *result);
+/* Before any answer that shows the tables or says that a change is done. */
+int server_lease_settle(struct server *server);
+/* Asks for the rights that stood in the way and waits. False: it lasts too long, the requester shall come again. */
+bool server_lease_ask_back(struct server *server, const struct fsm_result *result, uint64_t *until_ms);
+/* Adds the lease the query asked for to its reply. */
+int server_lease_append(struct server *server, struct kv_txn *txn, unsigned op, const void *message,
+                        struct fsm_result *result);
+int server_lease_ping(struct server *server, struct rpc_request *request, struct kv_txn *txn, uint64_t session);
+int server_handle_lease_ask(void *ctx, struct rpc_request *request, const void *message);
+int server_handle_lease_give_back(void *ctx, struct rpc_request *request, const void *message);
 /* ---- server_session.c ---- */
+/* -E_NO_SESSION, or a read transaction. */
+int server_session_look(struct server *server, uint64_t session, struct kv_txn **ret_txn);
 void server_session_heard(struct server *server, uint64_t session, struct rpc_conn *conn);
 int server_handle_ping(void *ctx, struct rpc_request *request, const void *message);
 int server_handle_watch(void *ctx, struct rpc_request *request, const void *message);

@@ -65,19 +65,28 @@ void server_conn_closed(struct server *server, struct rpc_conn *conn)
 }
 
 /* ------------------------------------------------------------------ requests */
-static int session_exists(struct server *server, uint64_t session)
+int server_session_look(struct server *server, uint64_t session, struct kv_txn **ret_txn)
 {
-    struct kv_txn *txn;
-    int err = replica_read(server->replica, &txn);
+    int err = replica_read(server->replica, ret_txn);
     if (err != 0)
         return err;
     uint64_t id = 0;
     uint32_t timeout_ms = 0;
     size_t n = 0;
-    err = fsm_sessions(txn, session - 1, &id, &timeout_ms, 1, &n);
-    kv_abort(txn);
+    err = fsm_sessions(*ret_txn, session - 1, &id, &timeout_ms, 1, &n);
     if (err == 0 && (n == 0 || id != session))
         err = -E_NO_SESSION;
+    if (err != 0)
+        kv_abort(*ret_txn);
+    return err;
+}
+
+static int session_exists(struct server *server, uint64_t session)
+{
+    struct kv_txn *txn;
+    int err = server_session_look(server, session, &txn);
+    if (err == 0)
+        kv_abort(txn);
     return err;
 }
 
@@ -106,14 +115,16 @@ int server_handle_ping(void *ctx, struct rpc_request *request, const void *messa
     uint64_t session = ping->ctx != NULL ? ping->ctx->session : 0;
     if (session == 0)
         return -E_INVAL;
-    int err = session_exists(server, session);
+    struct kv_txn *txn;
+    int err = server_session_look(server, session, &txn);
     if (err == -E_NOT_LEADER)
         return rpc_reply_error(request, err, replica_leader_address(server->replica), "");
     if (err != 0)
         return err;
     server_session_heard(server, session, request->conn);
-    Tarn__Empty empty = TARN__EMPTY__INIT;
-    return rpc_reply(request, &empty.base);
+    err = server_lease_ping(server, request, txn, session);
+    kv_abort(txn);
+    return err;
 }
 
 int server_handle_watch(void *ctx, struct rpc_request *request, const void *message)
@@ -141,6 +152,7 @@ static const ProtobufCMessageDescriptor *push_type(unsigned op)
 {
     return op == OP_LOCK_GRANTED  ? &tarn__lock_granted__descriptor
            : op == OP_JOB_CHANGED ? &tarn__job_changed__descriptor
+           : op == OP_LEASE_RECALLED ? &tarn__lease_recalled__descriptor
                                   : NULL;
 }
 
@@ -189,9 +201,14 @@ static int page_check(struct server *server, const struct page *page)
         if (live == NULL)
             return -E_NOMEM;
         live->round = server->session_round;
-        if (io_mono_ms(server->io) - live->heard_ms <= page->timeouts_ms[i])
+        uint64_t now = io_mono_ms(server->io), deaf = lease_deaf_since(&server->leases, page->ids[i]);
+        bool silent = now - live->heard_ms > page->timeouts_ms[i];
+        bool stubborn = deaf != 0 && now > deaf + page->timeouts_ms[i];
+        if (!silent && !stubborn)
             continue;
-        int err = server_session_evict(server, page->ids[i], "has fallen silent");
+        int err = server_session_evict(server, page->ids[i],
+                                       silent ? "has fallen silent"
+                                              : "answers pings, but gives nothing back that it was asked for");
         if (err != 0)
             return err;
     }
@@ -229,6 +246,7 @@ static int scan(struct server *server)
         after = page->n > 0 ? page->ids[page->n - 1] : 0;
     } while (page->n == SCAN_PAGE);
     drop_unknown(server);
+    lease_sweep(&server->leases, io_mono_ms(server->io));
     return 0;
 }
 

@@ -43,13 +43,7 @@ static int part_query(struct server *server, unsigned op, const union streamed *
     if (body == NULL)
         return -E_NOMEM;
     protobuf_c_message_pack(&s->base, body);
-    struct kv_txn *txn;
-    int err = replica_read(server->replica, &txn);
-    if (err != 0)
-        return err;
-    err = fsm_query(txn, op, body, len, result);
-    kv_abort(txn);
-    return err;
+    return server_query(server, op, body, len, &s->base, result);
 }
 
 static int stream(struct server *server, struct rpc_request *request, union streamed *s)

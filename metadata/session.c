@@ -317,8 +317,11 @@ int session_open_inode(struct tables *t, struct inode *inode, uint32_t flags, bo
         err = session_opens(t, inode->ino, &opens);
     if (err != 0)
         return err;
+    opens.sole = opens.handles == 0 || opens.sole == t->session ? t->session : 0;
     opens.handles++;
     opens.writers += writes(flags);
+    if (writes(flags) && !fresh)
+        tables_touched(t, inode->ino); /* E2: no read lease beside another session's writer */
     struct handle handle = {
         .id = tables_state(t)->next_handle++, .ino = inode->ino, .flags = flags & O_ACCMODE};
     _cleanup_(writer_fini) struct writer w = {0};

@@ -275,6 +275,41 @@ int tables_push(struct tables *t, uint64_t session, unsigned op, const ProtobufC
     return 0;
 }
 
+static bool touched_room(struct fsm_result *r)
+{
+    if (r->n_touched == FSM_TOUCHED_MAX)
+        return false;
+    if (r->n_touched % 8 != 0)
+        return true;
+    uint64_t *grown = realloc(r->touched, (r->n_touched + 8) * sizeof *grown);
+    if (grown != NULL)
+        r->touched = grown;
+    return grown != NULL;
+}
+
+void tables_touched(const struct tables *t, uint64_t ino)
+{
+    struct fsm_result *r = t->result;
+    for (size_t i = r->n_touched; i-- > 0 && r->n_touched - i <= 8;) /* mostly the same few */
+        if (r->touched[i] == ino)
+            return;
+    if (touched_room(r))
+        r->touched[r->n_touched++] = ino;
+    else
+        r->touched_more = true;
+}
+
+int tables_recall(struct tables *t, const struct fsm_recall *recall)
+{
+    struct fsm_result *r = t->result;
+    struct fsm_recall *grown = realloc(r->recalls, (r->n_recalls + 1) * sizeof *grown);
+    if (grown == NULL)
+        return sticky(t, -E_NOMEM);
+    r->recalls = grown;
+    r->recalls[r->n_recalls++] = *recall;
+    return 0;
+}
+
 int tables_fail(struct tables *t, int err, const char *fmt, ...)
 {
     va_list args;

@@ -88,6 +88,11 @@ int tables_last(struct tables *t, const struct key *at, const struct key *prefix
 /* The answer of the command. */
 int tables_reply(struct tables *t, const ProtobufCMessage *message);
 int tables_push(struct tables *t, uint64_t session, unsigned op, const ProtobufCMessage *message);
+/* Notes that what clients know of the inode is not true after this command. For const views, too: a note is not
+ * a change of the tables. */
+void tables_touched(const struct tables *t, uint64_t ino);
+/* Notes a right that stands in the way (fsm.h). */
+int tables_recall(struct tables *t, const struct fsm_recall *recall);
 /* Sets the words that go with an error; returns err. */
 int tables_fail(struct tables *t, int err, const char *fmt, ...) _printf_(3, 4);
 

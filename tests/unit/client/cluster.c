@@ -68,12 +68,9 @@ static void nodes_wait(struct cluster *cluster)
     meta_disconnect(meta);
 }
 
-void cluster_start(struct cluster *cluster, struct io *io, const char *host, const char *dir)
+static void server_up(struct cluster *cluster, const char *listen)
 {
-    *cluster = (struct cluster){.io = io, .host = host, .dir = dir};
-    cluster->config.auth = (struct rpc_auth){.cluster_id = 11, .key = {4, 5, 6}, .name = "test"};
-    char listen[80], meta_dir[256];
-    snprintf(listen, sizeof listen, "tcp:%s:0", host);
+    char meta_dir[256];
     path_in(cluster, meta_dir, "meta", 1);
     const char *addresses[1] = {listen};
     struct server_options options = {
@@ -81,12 +78,27 @@ void cluster_start(struct cluster *cluster, struct io *io, const char *host, con
         .replica = {.dir = meta_dir, .id = 1, .n_servers = 1, .addresses = addresses,
                     .auth = &cluster->config.auth, .memory_tables = true, .election_ms = 50},
     };
-    expect_equal(server_start(io, &options, &cluster->server), 0);
+    expect_equal(server_start(cluster->io, &options, &cluster->server), 0);
+}
+
+void cluster_start(struct cluster *cluster, struct io *io, const char *host, const char *dir)
+{
+    *cluster = (struct cluster){.io = io, .host = host, .dir = dir};
+    cluster->config.auth = (struct rpc_auth){.cluster_id = 11, .key = {4, 5, 6}, .name = "test"};
+    char listen[80];
+    snprintf(listen, sizeof listen, "tcp:%s:0", host);
+    server_up(cluster, listen);
     cluster->config.n_meta = 1;
     snprintf(cluster->config.meta[0], 64, "%s", server_address(cluster->server));
     for (unsigned i = 0; i < NODES; i++)
         cluster_store_start(cluster, i);
     nodes_wait(cluster);
+}
+
+void cluster_server_restart(struct cluster *cluster)
+{
+    server_stop(cluster->server);
+    server_up(cluster, cluster->config.meta[0]);
 }
 
 void cluster_stop(struct cluster *cluster)

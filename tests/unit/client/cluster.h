@@ -21,6 +21,8 @@ struct cluster {
 /* Returns when all nodes are up. */
 void cluster_start(struct cluster *cluster, struct io *io, const char *host, const char *dir);
 void cluster_stop(struct cluster *cluster);
+/* The metadata service stops and starts again at its address, from what is on its disk. */
+void cluster_server_restart(struct cluster *cluster);
 void cluster_store_start(struct cluster *cluster, unsigned i);
 void cluster_store_stop(struct cluster *cluster, unsigned i);
 

@@ -221,29 +221,6 @@ static void a_map_that_is_known_is_not_told_again(void **state)
 }
 
 /* C14 */
-static void a_lease_is_given_while_there_is_no_writer(void **state)
-{
-    struct world *w = *state;
-    uint64_t handle = 0, ino = ino_of(w, "/f");
-    Tarn__Where at = TARN__WHERE__INIT;
-    at.ino = ino;
-    Tarn__FileMap m = TARN__FILE_MAP__INIT;
-    m.where = &at;
-    m.lease = true;
-    assert_int_equal(world_query(w, OP_FILE_MAP, &m.base, &m.ctx), 0);
-    Tarn__FileMapReply *reply = world_reply(w, &tarn__file_map_reply__descriptor);
-    assert_true(reply->lease_ms > 0);
-    assert_int_equal(world_open(w, "/f", O_WRONLY, &handle), 0);
-    assert_int_equal(world_query(w, OP_FILE_MAP, &m.base, &m.ctx), 0);
-    reply = world_reply(w, &tarn__file_map_reply__descriptor);
-    assert_int_equal(reply->lease_ms, 0);
-    m.lease = false;
-    assert_int_equal(world_close(w, handle), 0);
-    assert_int_equal(world_query(w, OP_FILE_MAP, &m.base, &m.ctx), 0);
-    reply = world_reply(w, &tarn__file_map_reply__descriptor);
-    assert_int_equal(reply->lease_ms, 0);
-}
-
 static int failed(struct world *w, uint64_t chunk, uint64_t generation, uint32_t disk)
 {
     Tarn__ChunkFailed m = TARN__CHUNK_FAILED__INIT;
@@ -563,7 +540,6 @@ int main(void)
                                        T(inline_bytes_move_into_a_chunk),
                                        T(a_new_chunk_in_the_map_is_a_new_version),
                                        T(a_map_that_is_known_is_not_told_again),
-                                       T(a_lease_is_given_while_there_is_no_writer),
                                        T(a_failed_member_leaves_under_a_new_generation),
                                        T(truncation_gives_chunks_back),
                                        T(an_upload_appears_as_a_whole),

@@ -139,7 +139,7 @@ KIND(session, {.fence = 9,
 AGAIN(session, 1, )
 KIND(handle, {.ino = 7, .flags = 2})
 AGAIN(handle, 1, )
-KIND(opens, {.handles = 3, .writers = 1})
+KIND(opens, {.handles = 3, .writers = 1, .sole = 9})
 AGAIN(opens)
 KIND(role, {.session = 4, .epoch = 2, .address_len = 5, .address = "tcp:1"})
 AGAIN(role)
@@ -252,7 +252,8 @@ static void rows_of_version_1_are_read(void **state)
                {"inode_file_v1", inode_again},
                {"inode_dir_v1", inode_again},
                {"inode_device_v1", inode_again},
-               {"session_v1", session_again}};
+               {"session_v1", session_again},
+               {"opens_v1", opens_again}};
     for (size_t i = 0; i < ARRAY_SIZE(old); i++) {
         uint8_t bytes[1024];
         _cleanup_(writer_fini) struct writer w = {0}, none = {0};
