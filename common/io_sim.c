@@ -134,7 +134,8 @@ struct sim_host *sim_host_create(struct sim *sim, const char *name)
     strcpy(host->name, name);
     host->index = sim->n_hosts;
     host->next_port = 40000;
-    host->mono_offset_ns = sim_draw(sim, 1, 1000) * 1000000000u;
+    host->base_ns = sim->now_ns;
+    host->mono_base_ns = sim->now_ns + sim_draw(sim, 1, 1000) * 1000000000u;
     uint64_t skew_ns = sim->options.clock_skew_ms * 1000000;
     host->real_offset_ns = (int64_t)sim_draw(sim, 0, 2 * skew_ns) - (int64_t)skew_ns;
     sim_disk_init(&host->disk, sim->options.disk_bytes);
@@ -171,6 +172,39 @@ uint64_t sim_now_ns(const struct sim *sim)
     return sim->now_ns;
 }
 
+/* ---- clocks ---- */
+
+uint64_t sim_host_mono_ns(const struct sim_host *host)
+{
+    uint64_t passed = host->sim->now_ns - host->base_ns;
+    return host->mono_base_ns + passed + (uint64_t)(int64_t)((__int128)passed * host->drift_ppm / PPM);
+}
+
+/* The first virtual time at which the host's monotonic clock shows at least `mono_ns`. */
+static uint64_t when_mono(const struct sim_host *host, uint64_t mono_ns)
+{
+    if (mono_ns <= host->mono_base_ns)
+        return host->base_ns;
+    unsigned __int128 passed = (unsigned __int128)(mono_ns - host->mono_base_ns) * PPM;
+    unsigned rate = (unsigned)((int64_t)PPM + host->drift_ppm);
+    return host->base_ns + (uint64_t)((passed + rate - 1) / rate);
+}
+
+void sim_clock_jump(struct sim_host *host, int64_t ms)
+{
+    sim_trace(host->sim, TRACE_CLOCK, host->index, 0, (uint64_t)ms);
+    host->real_offset_ns += ms * 1000000;
+}
+
+void sim_clock_drift(struct sim_host *host, int ppm)
+{
+    CHECK(ppm > -(int)PPM / 2 && ppm < (int)PPM / 2);
+    sim_trace(host->sim, TRACE_CLOCK, host->index, 1, (uint64_t)ppm);
+    host->mono_base_ns = sim_host_mono_ns(host);
+    host->base_ns = host->sim->now_ns;
+    host->drift_ppm = ppm;
+}
+
 /* ---- faults ---- */
 
 /* All its calls return -E_CANCELED, so this ends; who waits for another host's fiber stays for a step. */
@@ -187,6 +221,8 @@ void sim_host_crash(struct sim_host *host, bool power_loss)
         host->powered = false;
     if (life->crashed)
         return;
+    host->paused = false;
+    host->disk.crash_in = 0;
     sim_trace(host->sim, TRACE_CRASH, host->index, power_loss, 0);
     life->crashed = true;
     core_stop(&life->io);
@@ -204,6 +240,12 @@ struct io *sim_host_restart(struct sim_host *host)
     sim_trace(host->sim, TRACE_RESTART, host->index, 0, 0);
     core_trim(&host->life->io);
     return life_create(host);
+}
+
+void sim_host_pause(struct sim_host *host, bool on)
+{
+    sim_trace(host->sim, TRACE_PAUSE, host->index, on, 0);
+    host->paused = on && !host->life->crashed;
 }
 
 void sim_cut(struct sim_host *from, struct sim_host *to, bool on)
@@ -230,10 +272,13 @@ void sim_isolate(struct sim_host *host, bool on)
 /* The n-th life with ready fibers, NULL past the last. */
 static struct sim_life *ready_life(struct sim *sim, uint64_t n)
 {
-    for (unsigned i = 0; i < sim->n_hosts; i++)
+    for (unsigned i = 0; i < sim->n_hosts; i++) {
+        if (sim->hosts[i]->paused)
+            continue;
         for (struct sim_life *life = sim->hosts[i]->life; life != NULL; life = life->older)
             if (life->io.n_ready > 0 && n-- == 0)
                 return life;
+    }
     return NULL;
 }
 
@@ -257,10 +302,10 @@ static uint64_t next_time(struct sim *sim)
     uint64_t next = first != NULL ? first->key : CORE_NEVER;
     for (unsigned i = 0; i < sim->n_hosts; i++) {
         const struct sim_host *host = sim->hosts[i];
-        for (struct sim_life *life = host->life; life != NULL; life = life->older) {
+        for (struct sim_life *life = host->paused ? NULL : host->life; life != NULL; life = life->older) {
             uint64_t deadline_ns = core_deadline(&life->io);
-            if (deadline_ns != CORE_NEVER) /* and never before this host's clock began */
-                next = MIN(next, deadline_ns - host->mono_offset_ns);
+            if (deadline_ns != CORE_NEVER)
+                next = MIN(next, when_mono(host, deadline_ns));
         }
     }
     return next;
@@ -276,8 +321,8 @@ static void fire_due(struct sim *sim)
     }
     for (unsigned i = 0; i < sim->n_hosts; i++) {
         const struct sim_host *host = sim->hosts[i];
-        for (struct sim_life *life = host->life; life != NULL; life = life->older)
-            core_fire_timers(&life->io, sim->now_ns + host->mono_offset_ns);
+        for (struct sim_life *life = host->paused ? NULL : host->life; life != NULL; life = life->older)
+            core_fire_timers(&life->io, sim_host_mono_ns(host));
     }
 }
 
@@ -402,8 +447,7 @@ static int sim_stop_on_signals(struct io *io, const int *signals)
 
 static uint64_t sim_mono_ns(struct io *io)
 {
-    const struct sim_host *host = sim_life_of(io)->host;
-    return host->sim->now_ns + host->mono_offset_ns;
+    return sim_host_mono_ns(sim_life_of(io)->host);
 }
 
 static uint64_t sim_real_ns(struct io *io)

@@ -13,7 +13,8 @@
  * FAULT MODEL: what a program must survive, and what it need not.
  * Time      Virtual: only waiting takes time (a turn of a host takes 1 us). Hosts that are ready at
  *           the same instant run in an order drawn by the seed. Monotonic clocks of hosts start apart,
- *           real-time clocks differ by up to `clock_skew_ms`.
+ *           real-time clocks differ by up to `clock_skew_ms`,
+ *           and jump when a test asks for it; monotonic clocks never jump, but may run fast or slow.
  * Network   A connection is TCP: bytes arrive in order, once, and unchanged, after a drawn delay, in
  *           pieces of drawn size. What can happen:
  *           - loss (`loss_ppm` per piece): from there on the connection carries nothing, either way, and
@@ -39,12 +40,16 @@
  *           - Errors: sim_disk_fail() and `disk_error_ppm`. A failed write may have reached some pages. After a
  *             failed sync some dirty pages are given up: read as written, gone after a power loss,
  *             and a later sync that succeeds does not save them (as Linux does it).
+ *           - Slow: every operation of the host's disk takes `factor` times as long.
  *           - Full: past the limit writes that need new space return -E_NOSPC and change nothing.
  *           - Rot: only where a test asks for it, sim_disk_corrupt().
  * Crash     At the instant of sim_host_crash() nothing more reaches disk or network: all calls return
  *           -E_CANCELED from then on and the fibers unwind. Bytes sent before still arrive (after a
  *           power loss: perhaps). Peers: reset soon after a crash of the process; after a power loss silence, until
- *           `reset_after_ms` have passed or the restarted host answers with a reset.
+ *           `reset_after_ms` have passed or the restarted host answers with a reset. A crash may be asked for at
+ *           the n-th operation of the disk from now on: what that operation does is cut off.
+ * Pause     A host that is paused (a stopped process, a machine that swaps) runs nothing and its timers do not
+ *           fire, but its clocks go on; bytes for it arrive and wait. Afterwards everything is due at once.
  * Not simulated: io_poll() and all calls on descriptors (-E_NOTSUP; io_file_fd() is -1), permissions,
  * symbolic links, "..", times of files. io_work() runs in place. io_stop_on_signals() does nothing.
  *
@@ -105,6 +110,13 @@ void sim_host_crash(struct sim_host *host, bool power_loss);
 /* A new life on the same disk. The old one must have crashed or stopped. */
 struct io *sim_host_restart(struct sim_host *host);
 
+/* Stops the host's fibers in their tracks, and lets them go on. A crash ends a pause. */
+void sim_host_pause(struct sim_host *host, bool on);
+/* The host's real-time clock from now on is `ms` further, or back. */
+void sim_clock_jump(struct sim_host *host, int64_t ms);
+/* The host's clocks from now on gain `ppm` microseconds a second; negative: they lose. At most a half. */
+void sim_clock_drift(struct sim_host *host, int ppm);
+
 /* Cuts (or mends) the way of bytes from `from` to `to`. */
 void sim_cut(struct sim_host *from, struct sim_host *to, bool on);
 void sim_partition(struct sim_host *a, struct sim_host *b, bool on); /* both ways */
@@ -113,6 +125,9 @@ void sim_isolate(struct sim_host *host, bool on);                    /* from eve
 /* Fails `count` disk operations of the host with `err` (-E_IO, -E_NOSPC), from the `nth` from now on
  * (1 = the next). nth 0 ends it. */
 void sim_disk_fail(struct sim_host *host, uint64_t nth, uint64_t count, int err);
+/* Crashes the host at its `nth` disk operation from now on (1 = the next); 0 = not any more. */
+void sim_disk_crash_at(struct sim_host *host, uint64_t nth, bool power_loss);
+void sim_disk_slow(struct sim_host *host, unsigned factor); /* 1 = as usual */
 uint64_t sim_disk_ops(const struct sim_host *host); /* so far, for sweeps over all of them */
 void sim_disk_limit(struct sim_host *host, uint64_t bytes);
 uint64_t sim_disk_used(const struct sim_host *host);

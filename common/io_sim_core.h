@@ -18,8 +18,10 @@ struct sim_disk {
     struct sim_inode *root;
     struct list journal; /* name changes not yet durable, oldest first */
     uint64_t used, limit;
-    uint64_t ops, fail_in, fail_count;
+    uint64_t ops, fail_in, fail_count, crash_in;
     int fail_err;
+    bool crash_power;
+    unsigned slow; /* factor; 0 = 1 */
 };
 
 /* One life of a host: from start or restart to stop or crash. */
@@ -38,8 +40,9 @@ struct sim_host {
     char name[SIM_NAME_MAX];
     unsigned index;
     struct sim_life *life; /* the youngest */
-    bool powered;
-    uint64_t mono_offset_ns;
+    bool powered, paused;
+    uint64_t mono_base_ns, base_ns; /* what the monotonic clock showed at that virtual time */
+    int64_t drift_ppm;              /* what it has gained since, per million */
     int64_t real_offset_ns;
     unsigned next_port;
     struct sim_disk disk;
@@ -56,7 +59,9 @@ struct sim {
     struct list conns;
 };
 
-enum sim_trace_kind { TRACE_RUN = 1, TRACE_CRASH, TRACE_RESTART, TRACE_CUT, TRACE_DISK, TRACE_NET, TRACE_RANDOM };
+enum sim_trace_kind {
+    TRACE_RUN = 1, TRACE_CRASH, TRACE_RESTART, TRACE_CUT, TRACE_DISK, TRACE_NET, TRACE_RANDOM, TRACE_PAUSE, TRACE_CLOCK
+};
 void sim_trace(struct sim *sim, enum sim_trace_kind kind, uint64_t a, uint64_t b, uint64_t c);
 /* Evenly from min to max, both included. */
 uint64_t sim_draw(struct sim *sim, uint64_t min, uint64_t max);
@@ -73,6 +78,7 @@ static inline bool sim_event_pending(const struct sim_event *event)
 {
     return event->node.index != SIZE_MAX;
 }
+uint64_t sim_host_mono_ns(const struct sim_host *host);
 struct sim_life *sim_life_of(struct io *io);
 void *sim_alloc(size_t n); /* zeroed; never NULL */
 void *sim_copy(const void *from, size_t n);

@@ -55,6 +55,13 @@ static int injected(struct sim_host *host)
     return sim_chance(host->sim, host->sim->options.disk_error_ppm) ? -E_IO : 0;
 }
 
+/* What is under way when the host crashes here is cut off like any other. */
+static void crash_when_due(struct sim_host *host)
+{
+    if (host->disk.crash_in > 0 && --host->disk.crash_in == 0)
+        sim_host_crash(host, host->disk.crash_power);
+}
+
 /* 0: carry it out now. An injected error, or -E_CANCELED after a crash: it is over. */
 static int op_wait(struct disk_op *op)
 {
@@ -67,7 +74,9 @@ static int op_wait(struct disk_op *op)
     core_timer_init(&op->timer, op_timer_fired);
     list_append(&op->life->disk_ops, &op->link);
     uint64_t delay_ns = sim_draw(sim, sim->options.disk_delay_min_ns, sim->options.disk_delay_max_ns);
-    CHECK(core_timer_start(io, &op->timer, io_mono_ns(io) + delay_ns) == 0);
+    CHECK(core_timer_start(io, &op->timer, io_mono_ns(io) + delay_ns * MAX(host->disk.slow, 1u)) == 0);
+    if (!op->life->crashed)
+        crash_when_due(host);
     while (!op->ended)
         core_park(io);
     core_timer_stop(io, &op->timer);
@@ -455,6 +464,17 @@ void sim_disk_fail(struct sim_host *host, uint64_t nth, uint64_t count, int err)
     host->disk.fail_in = nth;
     host->disk.fail_count = count;
     host->disk.fail_err = err;
+}
+
+void sim_disk_crash_at(struct sim_host *host, uint64_t nth, bool power_loss)
+{
+    host->disk.crash_in = nth;
+    host->disk.crash_power = power_loss;
+}
+
+void sim_disk_slow(struct sim_host *host, unsigned factor)
+{
+    host->disk.slow = factor;
 }
 
 uint64_t sim_disk_ops(const struct sim_host *host)

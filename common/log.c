@@ -10,7 +10,8 @@
 #define LINE_BYTES_MAX 1024 /* longer lines are cut; one write(2) each, so lines never mix */
 
 static _Atomic(const char *) program = "tarn";
-static _Atomic int level_max = -1; /* -1: TARN_LOG has not been read yet */
+#define LEVEL_UNSET (-2) /* TARN_LOG has not been read yet */
+static _Atomic int level_max = LEVEL_UNSET;
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
@@ -49,7 +50,7 @@ static size_t line_start(char *line, size_t size, enum log_level level)
 
 void log_write(enum log_level level, const char *fmt, ...)
 {
-    if (level_max < 0)
+    if (level_max == LEVEL_UNSET)
         level_max = level_from_environment();
     if ((int)level > level_max)
         return;

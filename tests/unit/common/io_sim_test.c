@@ -94,6 +94,18 @@ static void write_synced_then_not(void *arg)
     disk->ready = true;
 }
 
+static void write_until_crashed(void *arg)
+{
+    struct disk *disk = arg;
+    _cleanup_(io_closep) struct io_file *file = NULL;
+    int r = io_open(disk->io, "/f", O_RDWR | O_CREAT, 0600, &file);
+    for (unsigned i = 0; i < 3 && r == 0; i++)
+        r = io_pwrite(file, "x", 1, i);
+    if (r == 0)
+        r = io_sync(file);
+    disk->ready = r == 0;
+}
+
 static void look(void *arg)
 {
     struct disk *disk = arg;
@@ -611,6 +623,83 @@ static void a_fiber_may_crash_its_own_host(void **state)
     sim_destroy(disk.sim);
 }
 
+/* ---- a host that stands still, clocks that are wrong, a disk that is slow, a crash at a write ---- */
+
+static void wait_a_second(void *arg)
+{
+    struct disk *disk = arg;
+    disk->result = io_sleep_ms(disk->io, 1000);
+    disk->ready = true;
+}
+
+static void a_paused_host_stands_still_and_goes_on(void **state)
+{
+    struct disk disk;
+    disk_open(&disk, 1);
+    assert_int_equal(fiber_spawn(disk.io, "waits", wait_a_second, &disk), 0);
+    assert_int_equal(sim_run(disk.sim, 500, is_ready, &disk), SIM_TIME);
+    sim_host_pause(disk.host, true);
+    uint64_t clock = io_mono_ms(disk.io);
+    assert_int_equal(sim_run(disk.sim, 5000, is_ready, &disk), SIM_IDLE);
+    sim_host_pause(disk.host, false);
+    assert_int_equal(sim_run(disk.sim, 5000, is_ready, &disk), SIM_DONE);
+    assert_true(disk.result == 0 && io_mono_ms(disk.io) >= clock + 400);
+    sim_host_pause(disk.host, true);
+    disk_crash(&disk, false); /* ends the pause */
+    disk_run(&disk, wait_a_second);
+    sim_destroy(disk.sim);
+}
+
+static void clocks_jump_and_drift(void **state)
+{
+    struct disk disk;
+    disk_open(&disk, 1);
+    uint64_t real = io_real_ns(disk.io), mono = io_mono_ns(disk.io);
+    sim_clock_jump(disk.host, -5000);
+    assert_true(io_real_ns(disk.io) == real - 5000000000 && io_mono_ns(disk.io) == mono);
+    sim_clock_drift(disk.host, 250000);
+    uint64_t began = sim_now_ns(disk.sim);
+    disk_run(&disk, wait_a_second);
+    uint64_t passed = sim_now_ns(disk.sim) - began, shown = io_mono_ns(disk.io) - mono;
+    assert_true(shown >= 1000000000 && shown < 1001000000 && passed >= 800000000 && passed < 801000000);
+    sim_clock_drift(disk.host, -250000);
+    began = sim_now_ns(disk.sim);
+    disk_run(&disk, wait_a_second);
+    passed = sim_now_ns(disk.sim) - began;
+    assert_true(passed >= 1333000000 && passed < 1335000000);
+    sim_destroy(disk.sim);
+}
+
+static void a_slow_disk_takes_its_time(void **state)
+{
+    uint64_t took[2];
+    for (unsigned slow = 0; slow < 2; slow++) {
+        struct disk disk;
+        disk_open(&disk, 1);
+        sim_disk_slow(disk.host, slow == 0 ? 1 : 100);
+        disk_run(&disk, write_synced_then_not);
+        took[slow] = sim_now_ns(disk.sim);
+        sim_destroy(disk.sim);
+    }
+    assert_true(took[1] > 90 * took[0]);
+}
+
+static void the_host_crashes_at_its_nth_operation(void **state)
+{
+    for (uint64_t nth = 1; nth <= 6; nth++) {
+        struct disk disk;
+        disk_open(&disk, nth);
+        sim_disk_crash_at(disk.host, nth, false);
+        disk.ready = false;
+        assert_int_equal(fiber_spawn(disk.io, "disk", write_until_crashed, &disk), 0);
+        enum sim_end end = sim_run(disk.sim, 60000, is_ready, &disk);
+        assert_int_equal(end, nth <= 5 ? SIM_IDLE : SIM_DONE); /* it has five operations */
+        assert_true(sim_host_up(disk.host) == (nth > 5));
+        assert_int_equal(sim_disk_ops(disk.host), MIN(nth, (uint64_t)5));
+        sim_destroy(disk.sim);
+    }
+}
+
 int main(void)
 {
     static struct CMUnitTest tests[64] = {
@@ -632,6 +721,10 @@ int main(void)
         cmocka_unit_test(production_only_calls_are_refused),
         cmocka_unit_test(time_passes_for_busy_loops),
         cmocka_unit_test(a_fiber_may_crash_its_own_host),
+        cmocka_unit_test(a_paused_host_stands_still_and_goes_on),
+        cmocka_unit_test(clocks_jump_and_drift),
+        cmocka_unit_test(a_slow_disk_takes_its_time),
+        cmocka_unit_test(the_host_crashes_at_its_nth_operation),
     };
     size_t n = 0;
     while (tests[n].name != NULL)
