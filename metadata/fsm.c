@@ -78,6 +78,27 @@ static void set_cred(struct tables *t, const Tarn__Ctx *ctx)
         .uid = ctx->uid, .gid = ctx->gid, .groups = ctx->groups, .n_groups = ctx->n_groups};
 }
 
+/* An answer that is an error is an answer, too: the same number again must not find other circumstances and succeed after
+ * the client was told that it failed. What is worth another try with the same number is no answer (client/meta.c). */
+static bool is_answer(int err)
+{
+    return err != -E_UNAVAIL && err != -E_BUSY && err != -E_NOMEM && err != -E_NO_SESSION;
+}
+
+static int keep_refusal(struct tables *t, const Tarn__Ctx *ctx, const struct tables_mark *before, int err)
+{
+    if (t->failed != 0 || !is_answer(err))
+        return err;
+    if (!t->keep_on_error) {
+        t->result->nodes_changed = t->result->tasks_changed = false;
+        if (tables_rollback(t, before) != 0)
+            return err;
+    }
+    int kept = session_keep_error(t, ctx, err);
+    t->keep_on_error = t->keep_on_error || kept == 0;
+    return err;
+}
+
 /* A change of a client: known session, not carried out before. */
 static int run_in_session(struct tables *t, const struct command *command,
                           const ProtobufCMessage *message, const Tarn__Ctx *ctx)
@@ -90,8 +111,11 @@ static int run_in_session(struct tables *t, const struct command *command,
     int err = session_begin(t, ctx, &again);
     if (err != 0 || again)
         return err;
+    struct tables_mark before = tables_mark(t);
     err = command->handle(t, message);
-    return err == 0 ? session_keep(t, ctx) : err;
+    if (err == 0)
+        err = session_keep(t, ctx);
+    return err == 0 ? 0 : keep_refusal(t, ctx, &before, err);
 }
 
 static int run(struct tables *t, const struct command *command, const uint8_t *body, size_t len)

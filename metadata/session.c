@@ -55,13 +55,29 @@ static int drop_acked(struct tables *t, struct session *session, uint64_t acked)
     return err;
 }
 
-static int kept_reply(struct tables *t, const Tarn__Ctx *ctx)
+#define KEPT_ERROR 2 /* first byte of a kept refusal; a kept reply begins with RECORD_VERSION */
+
+static int kept_error(struct tables *t, const struct key *key, struct kv_val value)
+{
+    struct reader r = reader_init(value.data + 1, value.len - 1);
+    int err = err_from_wire(reader_u16(&r));
+    size_t len = reader_left(&r);
+    if (r.failed || err == 0)
+        return tables_corrupt(t, key, "kept refusal");
+    return tables_fail(t, err, "%.*s", (int)len, (const char *)reader_bytes(&r, len));
+}
+
+/* *ret_again: there is one; with an error the change was refused, and is refused again. */
+static int kept_reply(struct tables *t, const Tarn__Ctx *ctx, bool *ret_again)
 {
     struct key key = key_2(TABLE_KEPT, ctx->session, ctx->seq);
     struct kv_val value;
     int err = tables_get(t, &key, &value);
     if (err != 0)
-        return err;
+        return err == -E_NOENT ? 0 : err;
+    *ret_again = true;
+    if (value.len >= 1 && value.data[0] == KEPT_ERROR)
+        return kept_error(t, &key, value);
     if (value.len < 1 || value.data[0] != RECORD_VERSION)
         return tables_corrupt(t, &key, "kept reply");
     t->result->reply = malloc(value.len);
@@ -79,37 +95,66 @@ int session_begin(struct tables *t, const Tarn__Ctx *ctx, bool *ret_again)
     int err = session_lives(t, ctx->session, &session);
     if (err != 0)
         return err;
-    err = kept_reply(t, ctx);
-    if (err != -E_NOENT) {
-        *ret_again = err == 0;
+    err = kept_reply(t, ctx, ret_again);
+    if (err != 0 || *ret_again)
         return err;
-    }
     if (ctx->seq <= session.acked)
         return tables_fail(t, -E_STALE, "change %llu of this session was acknowledged before",
                            (unsigned long long)ctx->seq);
     return 0;
 }
 
+/* Room for one more, after what was acknowledged has gone. */
+static int keep_begin(struct tables *t, const Tarn__Ctx *ctx, struct session *ret)
+{
+    int err = session_get(t, ctx->session, ret);
+    if (err == 0)
+        err = drop_acked(t, ret, MIN(ctx->acked, ctx->seq - 1));
+    if (err == 0 && ret->kept >= SESSION_KEPT_MAX)
+        err = tables_fail(t, -E_BUSY, "%d changes of this session wait for their acknowledgement",
+                          SESSION_KEPT_MAX);
+    return err;
+}
+
+static int keep(struct tables *t, struct session *session, uint64_t seq, const struct writer *w)
+{
+    struct key key = key_2(TABLE_KEPT, session->id, seq);
+    int err = tables_put(t, &key, w);
+    session->kept++;
+    return err == 0 ? session_put(t, session) : err;
+}
+
 int session_keep(struct tables *t, const Tarn__Ctx *ctx)
 {
     struct session session;
-    int err = session_get(t, ctx->session, &session);
+    int err = keep_begin(t, ctx, &session);
     if (err == -E_NO_SESSION) /* it ended itself */
         return 0;
+    if (err == 0 && t->result->reply_len > SESSION_KEPT_REPLY_MAX)
+        err = tables_fail(t, -E_FBIG, "the answer of this change would be too large to be kept");
+    if (err != 0)
+        return err;
+    _cleanup_(writer_fini) struct writer w = {0};
+    writer_u8(&w, RECORD_VERSION);
+    writer_bytes(&w, t->result->reply, t->result->reply_len);
+    return keep(t, &session, ctx->seq, &w);
+}
+
+int session_keep_error(struct tables *t, const Tarn__Ctx *ctx, int refusal)
+{
+    struct session session;
+    int err = session_get(t, ctx->session, &session);
+    if (err == 0 && session.kept >= SESSION_KEPT_MAX)
+        err = -E_BUSY;
     if (err == 0)
         err = drop_acked(t, &session, MIN(ctx->acked, ctx->seq - 1));
     if (err != 0)
         return err;
-    if (session.kept >= SESSION_KEPT_MAX)
-        return tables_fail(t, -E_BUSY, "%d changes of this session wait for their acknowledgement",
-                           SESSION_KEPT_MAX);
     _cleanup_(writer_fini) struct writer w = {0};
-    writer_u8(&w, RECORD_VERSION);
-    writer_bytes(&w, t->result->reply, t->result->reply_len);
-    struct key key = key_2(TABLE_KEPT, session.id, ctx->seq);
-    err = t->result->reply_len > SESSION_KEPT_REPLY_MAX ? 0 : tables_put(t, &key, &w);
-    session.kept += t->result->reply_len <= SESSION_KEPT_REPLY_MAX;
-    return err == 0 ? session_put(t, &session) : err;
+    writer_u8(&w, KEPT_ERROR);
+    writer_u16(&w, (uint16_t)err_to_wire(refusal));
+    writer_bytes(&w, t->result->detail, strlen(t->result->detail));
+    return keep(t, &session, ctx->seq, &w);
 }
 
 /* ---- open and end */

@@ -22,6 +22,8 @@ int session_lives(struct tables *t, uint64_t id, struct session *ret);
 int session_begin(struct tables *t, const Tarn__Ctx *ctx, bool *ret_again);
 /* After a successful change: keeps the reply. */
 int session_keep(struct tables *t, const Tarn__Ctx *ctx);
+/* After one that was refused and undone: keeps the code and the words. -E_BUSY (too many are kept), -E_NO_SESSION. */
+int session_keep_error(struct tables *t, const Tarn__Ctx *ctx, int refusal);
 
 /* Opens an inode for the asking session: permissions (not when `fresh`: just made by the same
  * request), O_TRUNC, the handle. May change and put the inode. -E_ACCES -E_ISDIR -E_LOOP -E_NOTDIR.

@@ -227,6 +227,27 @@ static void a_repeated_change_happens_once(void **state)
     assert_int_equal(world_apply(w, OP_CREATE, &m.base, &p), -E_NO_SESSION);
 }
 
+/* A request that arrives late: its client was told long ago that it failed. */
+static void a_repeated_refusal_stays_one(void **state)
+{
+    struct world *w = *state;
+    Tarn__Ctx ctx = TARN__CTX__INIT, *p = &ctx;
+    ctx.session = w->session;
+    ctx.seq = 100;
+    Tarn__Create m = TARN__CREATE__INIT;
+    m.ctx = p;
+    m.name = "f";
+    m.type = FILE_;
+    m.exclusive = true;
+    assert_int_equal(world_make(w, FILE_, "/", "f", 0644), 0);
+    assert_int_equal(world_apply(w, OP_CREATE, &m.base, &p), -E_EXIST);
+    assert_int_equal(world_unlink(w, "/", "f", false), 0);
+    assert_int_equal(world_apply(w, OP_CREATE, &m.base, &p), -E_EXIST);
+    assert_int_equal(world_lookup(w, "/f", NULL), -E_NOENT);
+    ctx.seq = 101;
+    assert_int_equal(world_apply(w, OP_CREATE, &m.base, &p), 0);
+}
+
 static void a_failed_command_leaves_nothing(void **state)
 {
     struct world *w = *state;
@@ -432,6 +453,7 @@ int main(void)
                                        T(truncation_at_open_takes_setuid_away),
                                        T(what_may_be_executed_need_not_be_readable),
                                        T(a_repeated_change_happens_once),
+                                       T(a_repeated_refusal_stays_one),
                                        T(a_failed_command_leaves_nothing),
                                        T(objects_make_and_prune_their_directories),
                                        T(an_object_may_stand_beside_its_directory),
