@@ -13,7 +13,9 @@
 _Static_assert(RAFT_VERSION_NUMBER / 100 == 22, "written for libraft 0.22");
 
 #define INFLIGHT_ENTRIES_MAX 32768 /* R5 */
-#define INSTALL_TIMEOUT_MS (10 * 60 * 1000)
+/* Until a leader offers its snapshot again: the follower may have crashed and forgotten the first offer. One that is
+ * still pulling ignores the repetition, which is a small message. */
+#define INSTALL_TIMEOUT_MS 5000
 
 struct core {
     struct raft raft;
@@ -610,9 +612,20 @@ void replica_core_stop(struct replica *replica)
     replica->core = NULL;
 }
 
+/* The leader would wait for the installation until its timeout; a refusal of just this index makes it begin anew. */
+static void refuse_install(struct replica *replica, uint64_t index)
+{
+    struct raft *raft = &replica->core->raft;
+    struct raft_message reply = {.type = RAFT_APPEND_ENTRIES_RESULT, .server_id = replica->offer_from};
+    reply.append_entries_result = (struct raft_append_entries_result){
+        .version = 1, .term = raft_current_term(raft), .rejected = index, .last_log_index = raft_last_index(raft)};
+    send_message(replica, &reply);
+}
+
 /* Raft cannot give up an installation: it is begun again from what is on disk. */
 void core_abandon_install(struct replica *replica)
 {
+    uint64_t index = replica->core->has_install ? replica->core->install.index : 0;
     log_warn("replica %u: gives up on %s and starts again from its own log", replica->options.id,
              replica->offer);
     replica_core_stop(replica);
@@ -620,6 +633,8 @@ void core_abandon_install(struct replica *replica)
     int err = core_start(replica);
     if (err != 0)
         replica_fail(replica, err, "start again");
+    else
+        refuse_install(replica, index);
     replica_wake_all(replica);
 }
 

@@ -221,7 +221,7 @@ static int install(struct replica *replica, const char *path)
     replica->last_real_ns = MAX(replica->last_real_ns, meta.real_ns);
     err = core_snapshot_installed(replica);
     fiber_mutex_unlock(&replica->step_lock);
-    return err != 0 ? err : snapshot_prune(replica->io, replica->snapshot_dir);
+    return err;
 }
 
 static void abandon(struct replica *replica)
@@ -240,19 +240,22 @@ static void abandon(struct replica *replica)
 static void install_fiber(void *arg)
 {
     struct replica *replica = arg;
-    char path[REPLICA_PATH_MAX + 96];
+    char path[REPLICA_PATH_MAX + 96], name[SNAPSHOT_NAME_MAX];
     snprintf(path, sizeof path, "%s/%s", replica->snapshot_dir, replica->offer);
+    strcpy(name, replica->offer); /* once this one is installed, the next may be offered */
     log_info("replica %u: is too far behind, pulls %s (%llu bytes) from replica %u",
              replica->options.id, replica->offer, (unsigned long long)replica->offer_bytes,
              replica->offer_from);
     int err = install(replica, path);
     if (err == 0)
-        log_info("replica %u: installed %s", replica->options.id, replica->offer);
+        log_info("replica %u: installed %s", replica->options.id, name);
     else if (err != -E_CANCELED)
-        log_warn("replica %u: cannot install %s: %s", replica->options.id, replica->offer,
+        log_warn("replica %u: cannot install %s: %s", replica->options.id, name,
                  err_sentence(err));
     if (err != 0 && err != -E_CANCELED && replica->installing && replica->failed == 0)
         abandon(replica);
+    if (err == 0 && snapshot_prune(replica->io, replica->snapshot_dir) != 0)
+        log_warn("replica %u: old snapshots stay in %s until the next one is taken", replica->options.id, replica->snapshot_dir);
     replica_wake_all(replica);
     fiber_group_done(&replica->fibers);
 }
