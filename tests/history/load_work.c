@@ -1,0 +1,361 @@
+/* The operations of the load: names, sizes, locks with what they guard. */
+#include "load_impl.h"
+
+#include "common/check.h"
+#include "common/err.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+
+#define HOLD_MS_MAX 40
+#define GIVE_BACK_TRIES 20
+#define RENAME_EXCHANGE_FLAG 2 /* renameat2(2) */
+
+static uint64_t draw(struct load *load, uint64_t bound)
+{
+    return prng_below(&load->prng, bound);
+}
+
+static void name_of(uint64_t number, char out[16])
+{
+    snprintf(out, 16, "n%u", (unsigned)number);
+}
+
+static void where_ino(uint64_t ino, Tarn__Where *where)
+{
+    tarn__where__init(where);
+    where->ino = ino;
+}
+
+static struct history_op *noted(struct load *load, size_t at)
+{
+    return &load->options.history->ops[at];
+}
+
+/* ---- names */
+
+/* A name's number is the owner of what it stands for: the client chooses it, so an answer that is lost leaves no riddle. */
+static int create(struct load *load, uint64_t dir, const struct history_op *op)
+{
+    char name[16];
+    Tarn__Where parent;
+    Tarn__Create request = TARN__CREATE__INIT;
+    struct meta_cred cred = {.uid = (uint32_t)op->b, .gid = 1};
+    name_of(op->a, name);
+    where_ino(dir, &parent);
+    request.parent = &parent;
+    request.name = name;
+    request.type = TARN__FILE_TYPE__FT_FILE;
+    request.mode = 0644;
+    request.exclusive = true;
+    return load_call(load, OP_CREATE, &request.base, &request.ctx, &cred, NULL, NULL);
+}
+
+static int unlink_name(struct load *load, uint64_t dir, const struct history_op *op)
+{
+    char name[16];
+    Tarn__Where parent;
+    Tarn__Unlink request = TARN__UNLINK__INIT;
+    name_of(op->a, name);
+    where_ino(dir, &parent);
+    request.parent = &parent;
+    request.name = name;
+    return load_call(load, OP_UNLINK, &request.base, &request.ctx, &meta_root, NULL, NULL);
+}
+
+static int rename_name(struct load *load, uint64_t dir, const struct history_op *op, uint32_t flags)
+{
+    char from[16], to[16];
+    Tarn__Where parent;
+    Tarn__Rename request = TARN__RENAME__INIT;
+    name_of(op->a, from);
+    name_of(op->b, to);
+    where_ino(dir, &parent);
+    request.from = request.to = &parent;
+    request.from_name = from;
+    request.to_name = to;
+    request.flags = flags;
+    return load_call(load, OP_RENAME, &request.base, &request.ctx, &meta_root, NULL, NULL);
+}
+
+static int lookup(struct load *load, Tarn__Where *where, Tarn__LookupReply **ret)
+{
+    Tarn__Lookup request = TARN__LOOKUP__INIT;
+    request.where = where;
+    return load_call(load, OP_LOOKUP, &request.base, &request.ctx, &meta_root, &tarn__lookup_reply__descriptor, ret);
+}
+
+static int lookup_name(struct load *load, uint64_t dir, const struct history_op *op, uint64_t result[HISTORY_NAMES])
+{
+    char name[16];
+    Tarn__Where where;
+    Tarn__LookupReply *reply = NULL;
+    name_of(op->a, name);
+    where_ino(dir, &where);
+    where.path = name;
+    int err = lookup(load, &where, &reply);
+    if (err != 0)
+        return err;
+    result[0] = reply->attr->uid;
+    tarn__lookup_reply__free_unpacked(reply, NULL);
+    return 0;
+}
+
+static int list(struct load *load, uint64_t dir, uint64_t result[HISTORY_NAMES])
+{
+    Tarn__Where where;
+    Tarn__ReadDir request = TARN__READ_DIR__INIT;
+    Tarn__ReadDirReply *reply = NULL;
+    where_ino(dir, &where);
+    request.where = &where;
+    request.max = 100;
+    request.attrs = true;
+    int err = load_call(load, OP_READDIR, &request.base, &request.ctx, &meta_root, &tarn__read_dir_reply__descriptor, &reply);
+    if (err != 0)
+        return err;
+    for (size_t i = 0; i < reply->n_entries; i++) {
+        unsigned number;
+        CHECK(sscanf(reply->entries[i]->name, "n%u", &number) == 1 && number < HISTORY_NAMES && result[number] == 0);
+        result[number] = reply->entries[i]->attr->uid;
+    }
+    tarn__read_dir_reply__free_unpacked(reply, NULL);
+    return 0;
+}
+
+static int directory_ask(struct load *load, uint64_t dir, const struct history_op *op, uint64_t result[HISTORY_NAMES])
+{
+    switch (op->verb) {
+    case VERB_CREATE:
+        return create(load, dir, op);
+    case VERB_UNLINK:
+        return unlink_name(load, dir, op);
+    case VERB_RENAME:
+        return rename_name(load, dir, op, 0);
+    case VERB_EXCHANGE:
+        return rename_name(load, dir, op, RENAME_EXCHANGE_FLAG);
+    case VERB_LOOKUP:
+        return lookup_name(load, dir, op, result);
+    default:
+        return list(load, dir, result);
+    }
+}
+
+static int directory_do(struct load *load, struct history_op *op)
+{
+    size_t at = load_begin(load, op);
+    uint64_t result[HISTORY_NAMES] = {0};
+    int err = directory_ask(load, load->directories[op->key], op, result);
+    memcpy(noted(load, at)->result, result, sizeof result);
+    load_end(load, at, err);
+    return err;
+}
+
+static void work_directory(struct load *load)
+{
+    static const uint8_t verbs[] = {VERB_CREATE, VERB_CREATE, VERB_CREATE,   VERB_UNLINK, VERB_UNLINK,
+                                    VERB_RENAME, VERB_RENAME, VERB_EXCHANGE, VERB_LOOKUP, VERB_LIST};
+    struct history_op op = {.kind = HISTORY_DIRECTORY,
+                            .verb = verbs[draw(load, ARRAY_SIZE(verbs))],
+                            .key = (uint32_t)draw(load, LOAD_DIRECTORIES),
+                            .a = draw(load, HISTORY_NAMES),
+                            .b = draw(load, HISTORY_NAMES)};
+    if (op.verb == VERB_CREATE)
+        op.b = load->options.client * UINT64_C(1000000) + ++load->numbers;
+    if ((op.verb == VERB_RENAME || op.verb == VERB_EXCHANGE) && op.a == op.b)
+        op.b = (op.b + 1) % HISTORY_NAMES;
+    directory_do(load, &op);
+}
+
+/* ---- sizes */
+
+static int size_of(struct load *load, uint64_t ino, uint64_t *ret)
+{
+    Tarn__Where where;
+    Tarn__LookupReply *reply = NULL;
+    where_ino(ino, &where);
+    int err = lookup(load, &where, &reply);
+    if (err == 0) {
+        *ret = reply->attr->size;
+        tarn__lookup_reply__free_unpacked(reply, NULL);
+    }
+    return err;
+}
+
+static int size_set(struct load *load, uint64_t ino, uint32_t mask, uint64_t size, uint64_t append_bytes, uint64_t *ret)
+{
+    Tarn__Where where;
+    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+    Tarn__Entry *entry = NULL;
+    where_ino(ino, &where);
+    request.where = &where;
+    request.mask = mask;
+    request.size = size;
+    request.append_bytes = append_bytes;
+    int err = load_call(load, OP_SETATTR, &request.base, &request.ctx, &meta_root, &tarn__entry__descriptor, &entry);
+    if (err == 0) {
+        *ret = entry->attr->size;
+        tarn__entry__free_unpacked(entry, NULL);
+    }
+    return err;
+}
+
+static int size_do(struct load *load, struct history_op *op)
+{
+    size_t at = load_begin(load, op);
+    uint64_t ino = load->sizes[op->key], size = 0;
+    int err;
+    if (op->verb == VERB_APPEND)
+        err = size_set(load, ino, TARN__SET_ATTR_BITS__SA_GROW, 0, op->a, &size);
+    else if (op->verb == VERB_GROW)
+        err = size_set(load, ino, TARN__SET_ATTR_BITS__SA_GROW, op->a, 0, &size);
+    else if (op->verb == VERB_CUT)
+        err = size_set(load, ino, TARN__SET_ATTR_BITS__SA_SIZE, op->a, 0, &size);
+    else
+        err = size_of(load, ino, &size);
+    noted(load, at)->result[0] = size;
+    load_end(load, at, err);
+    return err;
+}
+
+static void work_size(struct load *load)
+{
+    static const uint8_t verbs[] = {VERB_APPEND, VERB_APPEND, VERB_APPEND, VERB_GROW, VERB_CUT, VERB_STAT, VERB_STAT};
+    struct history_op op = {.kind = HISTORY_SIZE, .verb = verbs[draw(load, ARRAY_SIZE(verbs))], .key = (uint32_t)draw(load, LOAD_SIZES)};
+    op.a = op.verb == VERB_APPEND ? 1 + draw(load, 1000) : draw(load, 100000);
+    size_do(load, &op);
+}
+
+/* ---- locks */
+
+static int lock_ask(struct load *load, struct load_worker *worker, const struct history_op *op, uint64_t waiter)
+{
+    Tarn__Lock lock = TARN__LOCK__INIT;
+    lock.ino = load->locks[op->key];
+    lock.kind = op->key % 2 == 0 ? TARN__LOCK_KIND__LOCK_FCNTL : TARN__LOCK_KIND__LOCK_FLOCK;
+    lock.type = op->verb == VERB_UNLOCK ? TARN__LOCK_TYPE__LOCK_UN
+                : op->a == 1            ? TARN__LOCK_TYPE__LOCK_EX
+                                        : TARN__LOCK_TYPE__LOCK_SH;
+    lock.end = UINT64_MAX;
+    lock.owner = worker->number;
+    lock.wait = op->verb == VERB_LOCK && op->b == 0;
+    lock.waiter = lock.wait ? waiter : 0;
+    if (lock.wait || op->verb == VERB_LOCK)
+        return meta_lock(load->meta, &lock, &meta_root);
+    return load_call(load, OP_LOCK, &lock.base, &lock.ctx, &meta_root, NULL, NULL);
+}
+
+static int lock_forget(struct load *load, uint64_t ino, uint64_t waiter)
+{
+    Tarn__LockCancel cancel = TARN__LOCK_CANCEL__INIT;
+    cancel.ino = ino;
+    cancel.waiter = waiter;
+    return load_call(load, OP_LOCK_CANCEL, &cancel.base, &cancel.ctx, &meta_root, NULL, NULL);
+}
+
+/* Until it is certain that nothing is held or waited for, or the session is over. */
+static void give_back(struct load *load, struct load_worker *worker, const struct history_op *taken, uint64_t session, uint64_t waiter)
+{
+    struct history_op op = {.kind = HISTORY_LOCK, .verb = VERB_UNLOCK, .key = taken->key, .owner = taken->owner};
+    int err = -E_UNAVAIL;
+    for (unsigned i = 0; i < GIVE_BACK_TRIES && load_session(load) == session; i++) {
+        err = waiter == 0 ? 0 : lock_forget(load, load->locks[op.key], waiter);
+        if (load_certain(err) && load_session(load) == session) {
+            size_t at = load_begin(load, &op);
+            err = lock_ask(load, worker, &op, 0);
+            load_end(load, at, err);
+        }
+        if (load_certain(err) || err == -E_CANCELED)
+            return;
+    }
+    worker->stuck = true;
+    worker->stuck_session = session;
+}
+
+/* Reads the guarded number and writes the next. The lock is held unless the session is over. */
+static void guarded_change(struct load *load, struct load_worker *worker, const struct history_op *held, uint64_t session)
+{
+    struct history_op op = {.kind = HISTORY_LOCK, .verb = VERB_READ, .key = held->key, .owner = held->owner};
+    uint64_t ino = load->guarded[held->key], now = 0;
+    size_t at = load_begin(load, &op);
+    int err = size_of(load, ino, &now);
+    noted(load, at)->result[0] = now;
+    load_end(load, at, err);
+    if (err != 0 || io_sleep_ms(fiber_io(), draw(load, HOLD_MS_MAX)) != 0 || load_session(load) != session)
+        return;
+    op.verb = VERB_WRITE;
+    op.a = now + 1;
+    at = load_begin(load, &op);
+    err = size_set(load, ino, TARN__SET_ATTR_BITS__SA_SIZE, op.a, 0, &now);
+    load_end(load, at, err);
+}
+
+static void work_lock(struct load *load, struct load_worker *worker)
+{
+    uint64_t session = load_session(load);
+    if (session == 0 || (worker->stuck && worker->stuck_session == session))
+        return; /* the other operations open a session */
+    worker->stuck = false;
+    struct history_op op = {.kind = HISTORY_LOCK,
+                            .verb = VERB_LOCK,
+                            .key = (uint32_t)draw(load, LOAD_LOCKS),
+                            .a = draw(load, 3) > 0,
+                            .b = draw(load, 3) == 0,
+                            .owner = session << 16 | worker->number};
+    uint64_t waiter = op.b == 0 ? meta_lock_waiter(load->meta) : 0;
+    worker->waiter = waiter;
+    size_t at = load_begin(load, &op);
+    int err = lock_ask(load, worker, &op, waiter);
+    worker->waiter = 0;
+    if (err == -E_INTR) { /* taken out of the queue: it happened not at all */
+        noted(load, at)->verb = VERB_UNLOCK;
+        err = 0;
+        load_end(load, at, err);
+        return;
+    }
+    load_end(load, at, err);
+    if (err == -E_WOULDBLOCK || (load_certain(err) && err != 0) || err == -E_CANCELED)
+        return;
+    if (err == 0 && op.a == 1)
+        guarded_change(load, worker, &op, session);
+    give_back(load, worker, &op, session, err == 0 ? 0 : waiter);
+}
+
+/* A wait of another worker ends early. */
+static void work_interrupt(struct load *load)
+{
+    uint64_t waiter = load->workers[draw(load, load->options.workers)].waiter;
+    if (waiter != 0)
+        meta_lock_interrupt(load->meta, waiter);
+}
+
+/* ---- */
+
+void load_work(struct load *load, struct load_worker *worker)
+{
+    uint64_t what = draw(load, 20);
+    if (what < 8)
+        work_directory(load);
+    else if (what < 13)
+        work_size(load);
+    else if (what < 19)
+        work_lock(load, worker);
+    else
+        work_interrupt(load);
+}
+
+int load_look(struct load *load)
+{
+    int err = 0;
+    for (uint32_t i = 0; i < LOAD_DIRECTORIES && err == 0; i++)
+        err = directory_do(load, &(struct history_op){.kind = HISTORY_DIRECTORY, .verb = VERB_LIST, .key = i});
+    for (uint32_t i = 0; i < LOAD_SIZES && err == 0; i++)
+        err = size_do(load, &(struct history_op){.kind = HISTORY_SIZE, .verb = VERB_STAT, .key = i});
+    for (uint32_t i = 0; i < LOAD_LOCKS && err == 0; i++) {
+        size_t at = load_begin(load, &(struct history_op){.kind = HISTORY_LOCK, .verb = VERB_READ, .key = i});
+        uint64_t number = 0;
+        err = size_of(load, load->guarded[i], &number);
+        noted(load, at)->result[0] = number;
+        load_end(load, at, err);
+    }
+    return err;
+}
