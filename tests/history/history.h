@@ -35,7 +35,7 @@ enum history_verb {
     VERB_UNLOCK,
     VERB_WRITE,  /* guarded number = a, by a holder of the exclusive lock */
     VERB_READ,   /* guarded number */
-    VERB_EXPIRE, /* the session of owner ends, with all its locks */
+    VERB_EXPIRE, /* the session of owner ends: nothing of it happens any more, its locks go some time later */
     VERB_COUNT
 };
 

@@ -95,23 +95,23 @@ static bool step_expire(const struct linear_owners *owners, const struct history
     for (unsigned i = 0; i < owners->n; i++)
         if (owners->ids[i] >> 16 == op->owner >> 16)
             gone |= UINT64_C(1) << i;
-    drop(lock, gone);
     lock[2] |= gone;
     return true;
 }
 
+/* What a session held when it ended is let go some time after (its writes are fenced first): until somebody gets it
+ * both a grant and a refusal are right. */
 static bool step_acquire(const struct history_op *op, bool known, unsigned number, uint64_t *lock)
 {
-    uint64_t self = UINT64_C(1) << number;
-    bool other_holds = lock[0] != 0 && lock[0] != number + 1;
-    bool conflict = other_holds || (op->a == 1 && (lock[1] & ~self) != 0);
+    uint64_t self = UINT64_C(1) << number, exclusive = lock[0] == 0 ? 0 : UINT64_C(1) << (lock[0] - 1);
+    uint64_t conflicts = (exclusive | (op->a == 1 ? lock[1] : 0)) & ~self;
     if (known && op->status == -E_WOULDBLOCK)
-        return conflict;
+        return conflicts != 0;
     if (known && op->status != 0)
         return false;
-    if (conflict)
+    if (conflicts & ~lock[2])
         return !known;
-    drop(lock, self);
+    drop(lock, self | conflicts);
     if (op->a == 1)
         lock[0] = number + 1;
     else
