@@ -1,13 +1,14 @@
-/* Drives libraft through raft_step() alone; with replica_message.c the only files that know it. Every
+/* Drives libraft through raft_step() alone. Every
  * event goes in here under step_lock and its update is carried out before the next: term and vote to
  * disk first, then entries into the log, then messages. See replica_impl.h for the rules. */
-#include "replica_impl.h"
+#include "replica_core.h"
 #include "replica_message.h"
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
 #include "meta.pb-c.h"
 #include "ops.h"
+#include <stdio.h>
 
 /* Who frees what an event or update carries changed after 0.22: read the library again for another. */
 _Static_assert(RAFT_VERSION_NUMBER / 100 == 22, "written for libraft 0.22");
@@ -17,14 +18,7 @@ _Static_assert(RAFT_VERSION_NUMBER / 100 == 22, "written for libraft 0.22");
  * still pulling ignores the repetition, which is a small message. */
 #define INSTALL_TIMEOUT_MS 5000
 
-struct core {
-    struct raft raft;
-    bool started;
-    bool has_install;
-    struct raft_snapshot_metadata install; /* from RAFT_UPDATE_SNAPSHOT until it is persisted */
-};
-
-static int raft_error(int rv)
+int core_error(int rv)
 {
     switch (rv) {
     case 0:
@@ -36,6 +30,14 @@ static int raft_error(int rv)
         return -E_NOT_LEADER;
     case RAFT_NOSPACE:
         return -E_NOSPC;
+    case RAFT_CANTCHANGE:
+        return -E_BUSY;
+    case RAFT_BADID:
+    case RAFT_NOTFOUND:
+        return -E_NOENT;
+    case RAFT_DUPLICATEID:
+    case RAFT_DUPLICATEADDRESS:
+        return -E_EXIST;
     case RAFT_MALFORMED:
     case RAFT_CORRUPT:
         return -E_CORRUPT;
@@ -53,6 +55,7 @@ void replica_wake_all(struct replica *replica)
     fiber_queue_wake_all(&replica->read_wake);
     fiber_queue_wake_all(&replica->snapshot_wake);
     fiber_queue_wake_all(&replica->newcomer_wake);
+    fiber_queue_wake_all(&replica->member_wake);
 }
 
 void replica_fail(struct replica *replica, int err, const char *what)
@@ -62,21 +65,26 @@ void replica_fail(struct replica *replica, int err, const char *what)
     replica->failed = err;
     if (err == -E_CANCELED)
         return; /* stopping: everybody sees it at his next wait */
-    log_error("replica %u: cannot %s in %s: %s; it takes no part until it is restarted",
-              replica->options.id, what, replica->dir, err_sentence(err));
+    if (err == -E_PERM)
+        log_error("replica %u: was removed from the service and serves no more", replica->options.id);
+    else
+        log_error("replica %u: cannot %s in %s: %s; it takes no part until it is restarted",
+                  replica->options.id, what, replica->dir, err_sentence(err));
     replica_leadership_lost(replica);
     replica_wake_all(replica);
+    if (replica->options.on_end != NULL)
+        replica->options.on_end(replica->options.arg, err);
 }
 
 /* ------------------------------------------------------------------ messages out */
 static bool is_silent(const struct replica *replica)
 {
-    return replica->muted || io_mono_ns(replica->io) < replica->quiet_until_ns;
+    return io_mono_ns(replica->io) < replica->quiet_until_ns;
 }
 
 static void send_message(struct replica *replica, const struct raft_message *in)
 {
-    if (is_silent(replica) || in->server_id < 1 || in->server_id > replica->options.n_servers ||
+    if (is_silent(replica) || in->server_id < 1 || in->server_id > REPLICA_ID_MAX ||
         in->server_id == replica->options.id)
         return;
     if (in->type == RAFT_REQUEST_VOTE && !newcomer_may_vote(replica, in->request_vote.term, in->request_vote.last_log_term,
@@ -85,6 +93,9 @@ static void send_message(struct replica *replica, const struct raft_message *in)
     struct transport_message *out = transport_message_new();
     if (out == NULL)
         return; /* as good as lost on the way */
+    struct member *to = member_find(replica, in->server_id);
+    if (in->type == RAFT_INSTALL_SNAPSHOT && to != NULL)
+        to->offered = in->install_snapshot.last_index;
     if (replica_message_encode(replica, in, out))
         transport_send(replica->transport, (uint32_t)in->server_id, out);
     else
@@ -126,7 +137,9 @@ static void state_changed(struct replica *replica)
     if (leads && !replica->core_leads) {
         replica->core_leads = true;
         replica->ready_index = wal_last(replica->wal);
-        memset(replica->stamps, 0, sizeof replica->stamps);
+        replica->led_since_ns = io_mono_ns(replica->io);
+        for (unsigned i = 0; i < replica->n_members; i++)
+            replica->members[i].stamp = replica->members[i].offered = 0;
         log_info("replica %u leads in term %llu", replica->options.id,
                  (unsigned long long)raft_current_term(raft));
     } else if (!leads && replica->core_leads) {
@@ -197,8 +210,7 @@ static int carry_out(struct replica *replica, struct raft_update *update)
     return 0;
 }
 
-/* Only a submission may be refused; anything else that fails leaves a state nobody has written down. */
-static int step(struct replica *replica, struct raft_event *event, struct raft_update *ret_update)
+int core_step(struct replica *replica, struct raft_event *event, struct raft_update *ret_update)
 {
     CHECK(replica->step_lock.held);
     if (replica->failed != 0)
@@ -206,10 +218,11 @@ static int step(struct replica *replica, struct raft_event *event, struct raft_u
     memset(ret_update, 0, sizeof *ret_update);
     event->time = io_mono_ms(replica->io);
     int rv = raft_step(&replica->core->raft, event, ret_update);
+    core_members(replica); /* before messages leave: they may be for somebody new */
     if (rv == 0)
         return carry_out(replica, ret_update);
-    int err = raft_error(rv);
-    if (event->type != RAFT_SUBMIT || rv == RAFT_NOMEM)
+    int err = core_error(rv);
+    if ((event->type != RAFT_SUBMIT && event->type != RAFT_TRANSFER) || rv == RAFT_NOMEM)
         replica_fail(replica, err, raft_strerror(rv));
     return err;
 }
@@ -230,9 +243,11 @@ static int receive(struct replica *replica, const Tarn__RaftMessage *in, struct 
 {
     message->type = in->type;
     message->server_id = in->from;
-    message->server_address = replica->address_list[in->from - 1];
+    message->server_address = in->address[0] != '\0' ? in->address : replica_address(replica, (uint32_t)in->from);
+    if (message->server_address[0] == '\0')
+        message->server_address = "-"; /* of the version before, and not a member: it gets no answer */
     struct raft_event event = {.type = RAFT_RECEIVE, .receive.message = message};
-    return step(replica, &event, update);
+    return core_step(replica, &event, update);
 }
 
 /* What is left of an AppendEntries. */
@@ -294,6 +309,28 @@ static int receive_entries(struct replica *replica, const Tarn__RaftMessage *in,
     return err;
 }
 
+/* R10. The message goes on after entries that are here as they are at the leader, one of them a configuration. */
+static int settle_configuration(struct replica *replica, const struct append *append)
+{
+    struct raft *raft = &replica->core->raft;
+    uint64_t index = raft->configuration_uncommitted_index;
+    if (append->n == 0 || append->entries[0].type != RAFT_CHANGE || index == 0 || index > append->prev_index ||
+        wal_term_of(replica->wal, append->prev_index) != append->prev_term)
+        return 0;
+    struct raft_event event = {.type = RAFT_CONFIGURATION, .configuration.index = index};
+    raft_configuration_init(&event.configuration.conf);
+    for (unsigned i = 0; i < raft->configuration.n; i++) {
+        const struct raft_server *server = &raft->configuration.servers[i];
+        int rv = raft_configuration_add(&event.configuration.conf, server->id, server->address, server->role);
+        if (rv != 0) {
+            raft_configuration_close(&event.configuration.conf);
+            return core_error(rv);
+        }
+    }
+    struct raft_update update;
+    return core_step(replica, &event, &update); /* raft takes the configuration */
+}
+
 static int receive_append(struct replica *replica, const Tarn__RaftMessage *in,
                           const uint8_t *payload, size_t payload_len)
 {
@@ -318,6 +355,9 @@ static int receive_append(struct replica *replica, const Tarn__RaftMessage *in,
                             .n = (unsigned)in->n_entries};
     skip_committed(replica, &append);
     do { /* R4 */
+        err = settle_configuration(replica, &append);
+        if (err != 0)
+            return err;
         unsigned n = append.n > 0 ? 1 : 0;
         while (n < append.n && append.entries[n].type != RAFT_CHANGE)
             n++;
@@ -327,21 +367,46 @@ static int receive_append(struct replica *replica, const Tarn__RaftMessage *in,
     return err;
 }
 
-static int receive_append_result(struct replica *replica, const Tarn__RaftMessage *in)
+static int tell_result(struct replica *replica, const Tarn__RaftMessage *in, uint64_t rejected, uint64_t last_index)
 {
     struct raft_message message = {
         .append_entries_result = {.version = (unsigned char)in->version,
                                   .term = in->term,
-                                  .rejected = in->rejected,
-                                  .last_log_index = in->last_index,
+                                  .rejected = rejected,
+                                  .last_log_index = last_index,
                                   .features = (unsigned short)in->features,
                                   .capacity = (unsigned short)in->capacity}};
     struct raft_update update;
-    int err = receive(replica, in, &message, &update);
+    return receive(replica, in, &message, &update);
+}
+
+/* R14. What is in a snapshot is committed, so it is in our log as it is there. */
+static int settle_snapshot(struct replica *replica, const Tarn__RaftMessage *in, uint64_t *rejected)
+{
+    struct member *member = member_find(replica, in->from);
+    if (member == NULL || in->rejected == 0 || in->installing || !replica->core_leads ||
+        in->term != raft_current_term(&replica->core->raft))
+        return 0;
+    if (in->snapshot_index > core_match(replica, member->server.id) && in->snapshot_index <= wal_last(replica->wal)) {
+        int err = tell_result(replica, in, 0, in->snapshot_index);
+        if (err != 0)
+            return err;
+    }
+    if (member->offered > core_match(replica, member->server.id) && in->last_index < member->offered)
+        *rejected = member->offered; /* it did not arrive */
+    return 0;
+}
+
+static int receive_append_result(struct replica *replica, const Tarn__RaftMessage *in)
+{
+    uint64_t rejected = in->rejected;
+    int err = settle_snapshot(replica, in, &rejected);
+    if (err == 0)
+        err = tell_result(replica, in, rejected, in->last_index);
     if (err == 0 && replica->core_leads && in->term == raft_current_term(&replica->core->raft)) {
-        uint64_t *stamp = &replica->stamps[in->from - 1];
-        if (in->lease_stamp > *stamp && in->lease_stamp <= io_mono_ns(replica->io)) {
-            *stamp = in->lease_stamp;
+        struct member *member = member_find(replica, in->from);
+        if (member != NULL && in->lease_stamp > member->stamp && in->lease_stamp <= io_mono_ns(replica->io)) {
+            member->stamp = in->lease_stamp;
             fiber_queue_wake_all(&replica->read_wake);
         }
     }
@@ -397,8 +462,23 @@ static int receive_install(struct replica *replica, const Tarn__RaftMessage *in)
     message.install_snapshot.data.base = raft_malloc(1); /* its owner becomes raft, or the update */
     message.install_snapshot.data.len = 1;
     strcpy(replica->offer, in->snapshot);
+    snprintf(replica->offer_address, sizeof replica->offer_address, "%s",
+             in->address[0] != '\0' ? in->address : replica_address(replica, (uint32_t)in->from));
     replica->offer_from = (uint32_t)in->from;
     replica->offer_bytes = in->snapshot_bytes;
+    struct raft_update update;
+    return receive(replica, in, &message, &update);
+}
+
+/* A newcomer would stand for election with a vote that it must not give. */
+static int receive_timeout_now(struct replica *replica, const Tarn__RaftMessage *in)
+{
+    if (replica->newcomer || replica->unfit || replica->muted)
+        return 0;
+    struct raft_message message = {.timeout_now = {.version = (unsigned char)in->version,
+                                                   .term = in->term,
+                                                   .last_log_index = in->last_index,
+                                                   .last_log_term = in->last_term}};
     struct raft_update update;
     return receive(replica, in, &message, &update);
 }
@@ -417,6 +497,10 @@ static int dispatch(struct replica *replica, const Tarn__RaftMessage *in, const 
         return receive_vote_result(replica, in);
     case RAFT_TYPE_INSTALL:
         return receive_install(replica, in);
+    case RAFT_TYPE_TIMEOUT_NOW:
+        return receive_timeout_now(replica, in);
+    case RAFT_TYPE_WELCOME:
+        return member_welcomed(replica, in);
     case RAFT_TYPE_END_ASK:
         newcomer_asked(replica, in);
         return 0;
@@ -428,26 +512,64 @@ static int dispatch(struct replica *replica, const Tarn__RaftMessage *in, const 
     }
 }
 
+/* We lead and the sender does not take part. One that leads in a higher term is new to us and we are behind. */
+static bool was_removed(const struct replica *replica, const Tarn__RaftMessage *in)
+{
+    bool leads = in->type == RAFT_TYPE_APPEND || in->type == RAFT_TYPE_INSTALL;
+    return replica->core_leads && !(leads && in->term > raft_current_term(&replica->core->raft));
+}
+
+/* Somebody who is not in our configuration: it may be newer than ours. Its messages count, and it is answered. */
+static int take_stranger(struct replica *replica, const Tarn__RaftMessage *in)
+{
+    struct transport_server server = {.id = (uint32_t)in->from};
+    if (in->type == RAFT_TYPE_WELCOME || in->address[0] == '\0')
+        return 0; /* answered by the call's own reply, or not at all */
+    if (config_address_wrong(in->address) != NULL ||
+        snprintf(server.address, sizeof server.address, "%s", in->address) >= (int)sizeof server.address)
+        return -E_PROTO;
+    int err = transport_guest(replica->transport, &server);
+    return err == -E_BUSY ? 0 : err;
+}
+
 int replica_handle_raft(struct replica *replica, struct rpc_request *request, const void *message)
 {
     const Tarn__RaftMessage *in = message;
-    if (in->from < 1 || in->from > replica->options.n_servers || in->from == replica->options.id)
+    if (in->from < 1 || in->from > REPLICA_ID_MAX || in->from == replica->options.id)
         return -E_PROTO;
     int err = fiber_mutex_lock(&replica->step_lock);
     if (err != 0)
         return err;
+    Tarn__RaftReply reply = TARN__RAFT_REPLY__INIT;
+    reply.term = raft_current_term(&replica->core->raft);
+    reply.conf_index = core_conf_index(replica);
+    bool stranger = member_find(replica, in->from) == NULL;
     if (replica->stopping || replica->failed != 0 || is_silent(replica))
         err = -E_UNAVAIL;
-    else if (transport_in_order(replica->transport, in)) /* R7 */
+    else if (stranger && was_removed(replica, in))
+        reply.removed = true;
+    else if (stranger)
+        err = take_stranger(replica, in);
+    const char *leader = stranger ? replica_leader_address(replica) : NULL;
+    if (leader != NULL) {
+        reply.leader = replica_leader_id(replica);
+        reply.leader_address = (char *)(uintptr_t)leader;
+    }
+    if (err == 0 && !reply.removed && transport_in_order(replica->transport, in)) /* R7 */
         err = dispatch(replica, in, request->payload, request->payload_len);
     fiber_mutex_unlock(&replica->step_lock);
-    if (err != 0)
-        return err;
-    Tarn__Empty empty = TARN__EMPTY__INIT;
-    return rpc_reply(request, &empty.base);
+    return err != 0 ? err : rpc_reply(request, &reply.base);
 }
 
 /* ------------------------------------------------------------------ timer */
+/* Does not stand for election: it could not keep what it would be elected for, or must not vote even for itself. */
+static bool must_keep_quiet(const struct replica *replica)
+{
+    if (replica->core_leads || raft_state(&replica->core->raft) == RAFT_LEADER)
+        return false;
+    return replica->unfit || replica->muted || !newcomer_may_stand(replica);
+}
+
 void timer_fiber(void *arg)
 {
     struct replica *replica = arg;
@@ -456,13 +578,13 @@ void timer_fiber(void *arg)
             break;
         struct raft *raft = &replica->core->raft;
         uint64_t now = io_mono_ms(replica->io);
-        if (!replica->stopping && now >= raft_timeout(raft)) {
+        if (!replica->stopping && now >= raft_timeout(raft) && !must_keep_quiet(replica)) {
             struct raft_event event = {.type = RAFT_TIMEOUT};
             struct raft_update update;
-            (void)step(replica, &event, &update); /* a failure is recorded in `failed` */
+            (void)core_step(replica, &event, &update); /* a failure is recorded in `failed` */
             now = io_mono_ms(replica->io);
         }
-        uint64_t until = raft_timeout(raft);
+        uint64_t until = MAX(raft_timeout(raft), now + (must_keep_quiet(replica) ? replica->options.heartbeat_ms : 0));
         fiber_mutex_unlock(&replica->step_lock);
         if (replica->stopping ||
             fiber_queue_wait(&replica->timer_wake, until > now ? until - now : 1) == -E_CANCELED)
@@ -481,7 +603,7 @@ int core_submit(struct replica *replica, struct proposal **list, unsigned n)
         return -E_NOMEM;
     for (unsigned i = 0; i < n; i++)
         entries[i] = (struct raft_entry){.term = raft_current_term(raft),
-                                         .type = RAFT_COMMAND,
+                                         .type = (enum raft_entry_type)list[i]->type,
                                          .buf = {.base = list[i]->data, .len = list[i]->len},
                                          .batch = &no_batch};
     uint64_t term = raft_current_term(raft), first = raft_last_index(raft) + 1;
@@ -492,7 +614,7 @@ int core_submit(struct replica *replica, struct proposal **list, unsigned n)
     }
     struct raft_event event = {.type = RAFT_SUBMIT, .submit = {.entries = entries, .n = n}};
     struct raft_update update;
-    int err = step(replica, &event, &update);
+    int err = core_step(replica, &event, &update);
     /* A failed replica has answered them already (leadership lost); a refusal has not. */
     if (err != 0 && replica->failed == 0)
         for (unsigned i = 0; i < n; i++)
@@ -507,7 +629,7 @@ int core_persisted(struct replica *replica, uint64_t durable)
         return 0;
     struct raft_event event = {.type = RAFT_PERSISTED_ENTRIES, .persisted_entries.index = durable};
     struct raft_update update;
-    return step(replica, &event, &update);
+    return core_step(replica, &event, &update);
 }
 
 /* ------------------------------------------------------------------ life of the core */
@@ -568,7 +690,7 @@ static int core_begin(struct replica *replica)
         event.start.metadata = &metadata;
     }
     struct raft_update update;
-    err = step(replica, &event, &update);
+    err = core_step(replica, &event, &update);
     for (uint64_t i = 0; err == 0 && i < n; i++)
         if (entries[i].type == RAFT_CHANGE && wal_first(replica->wal) + i <= replica->applied)
             err = core_configuration_applied(replica, wal_first(replica->wal) + i,
@@ -585,10 +707,10 @@ int core_start(struct replica *replica)
     struct core *core = calloc(1, sizeof *core);
     if (core == NULL)
         return -E_NOMEM;
-    int rv = raft_init(&core->raft, NULL, NULL, options->id, replica->address_list[options->id - 1]);
+    int rv = raft_init(&core->raft, NULL, NULL, options->id, replica->address);
     if (rv != 0) {
         free(core);
-        return raft_error(rv);
+        return core_error(rv);
     }
     replica->core = core;
     raft_seed(&core->raft, (unsigned)io_random_u64(replica->io));
@@ -612,6 +734,17 @@ void replica_core_stop(struct replica *replica)
     replica->core = NULL;
 }
 
+int core_restart(struct replica *replica)
+{
+    replica_core_stop(replica);
+    replica->installing = false;
+    int err = core_start(replica);
+    if (err != 0)
+        replica_fail(replica, err, "start again");
+    replica_wake_all(replica);
+    return err;
+}
+
 /* The leader would wait for the installation until its timeout; a refusal of just this index makes it begin anew. */
 static void refuse_install(struct replica *replica, uint64_t index)
 {
@@ -628,14 +761,8 @@ void core_abandon_install(struct replica *replica)
     uint64_t index = replica->core->has_install ? replica->core->install.index : 0;
     log_warn("replica %u: gives up on %s and starts again from its own log", replica->options.id,
              replica->offer);
-    replica_core_stop(replica);
-    replica->installing = false;
-    int err = core_start(replica);
-    if (err != 0)
-        replica_fail(replica, err, "start again");
-    else
+    if (core_restart(replica) == 0)
         refuse_install(replica, index);
-    replica_wake_all(replica);
 }
 
 int core_bootstrap_entry(struct replica *replica, uint8_t **ret_data, size_t *ret_len)
@@ -650,18 +777,13 @@ int core_bootstrap_entry(struct replica *replica, uint8_t **ret_data, size_t *re
         rv = raft_configuration_encode(&conf, &buf);
     raft_configuration_close(&conf);
     if (rv != 0)
-        return rv == RAFT_DUPLICATEADDRESS ? -E_INVAL : raft_error(rv);
+        return rv == RAFT_DUPLICATEADDRESS ? -E_INVAL : core_error(rv);
     *ret_data = malloc(buf.len);
     if (*ret_data != NULL)
         memcpy(*ret_data, buf.base, buf.len);
     *ret_len = buf.len;
     raft_free(buf.base);
     return *ret_data != NULL ? 0 : -E_NOMEM;
-}
-
-unsigned core_configuration_size(struct replica *replica)
-{
-    return replica->core->raft.configuration.n;
 }
 
 /* ------------------------------------------------------------------ snapshots and configurations */
@@ -675,7 +797,7 @@ bool core_describe(struct replica *replica, struct snapshot_meta *ret)
                                   .real_ns = replica->last_real_ns,
                                   .n_servers = conf->n};
     if (replica->installing || raft->configuration_uncommitted_index != 0 || ret->term == 0 ||
-        ret->index > raft->last_stored || conf->n == 0 || conf->n > SNAPSHOT_SERVERS_MAX)
+        ret->index > raft->last_stored || ret->conf_index > ret->index || conf->n == 0 || conf->n > SNAPSHOT_SERVERS_MAX)
         return false;
     for (unsigned i = 0; i < conf->n; i++) {
         ret->servers[i].id = conf->servers[i].id;
@@ -694,7 +816,7 @@ int core_snapshot_taken(struct replica *replica, const struct snapshot_meta *met
                                             .trailing = trailing}};
     meta_configuration(meta, &event.snapshot.metadata.configuration); /* raft takes it */
     struct raft_update update;
-    return step(replica, &event, &update);
+    return core_step(replica, &event, &update);
 }
 
 int core_snapshot_installed(struct replica *replica)
@@ -706,7 +828,7 @@ int core_snapshot_installed(struct replica *replica)
     core->has_install = false; /* raft takes the configuration */
     replica->installing = false;
     struct raft_update update;
-    return step(replica, &event, &update);
+    return core_step(replica, &event, &update);
 }
 
 int core_configuration_applied(struct replica *replica, uint64_t index, const void *data, size_t len)
@@ -715,9 +837,9 @@ int core_configuration_applied(struct replica *replica, uint64_t index, const vo
     struct raft_event event = {.type = RAFT_CONFIGURATION, .configuration.index = index};
     int rv = raft_configuration_decode(&buf, &event.configuration.conf); /* raft takes it */
     if (rv != 0)
-        return raft_error(rv);
+        return core_error(rv);
     struct raft_update update;
-    return step(replica, &event, &update);
+    return core_step(replica, &event, &update);
 }
 
 /* ------------------------------------------------------------------ getters */
@@ -738,6 +860,22 @@ uint64_t core_match(const struct replica *replica, uint32_t id)
     return raft_match_index(&replica->core->raft, id, &index) == 0 ? index : 0;
 }
 
+uint64_t core_commit(const struct replica *replica)
+{
+    return raft_commit_index(&replica->core->raft);
+}
+
+uint64_t core_conf_index(const struct replica *replica)
+{
+    const struct raft *raft = &replica->core->raft;
+    return MAX(raft->configuration_uncommitted_index, raft->configuration_committed_index);
+}
+
+bool core_has_configuration(const struct replica *replica)
+{
+    return core_conf_index(replica) > 0;
+}
+
 uint64_t replica_term(const struct replica *replica)
 {
     return core_term(replica);
@@ -750,20 +888,15 @@ uint32_t replica_leader_id(const struct replica *replica)
     raft_id id = 0;
     const char *address;
     raft_leader(&replica->core->raft, &id, &address);
-    return id <= replica->options.n_servers && id != replica->options.id ? (uint32_t)id : 0;
+    return id <= REPLICA_ID_MAX && id != replica->options.id ? (uint32_t)id : 0;
 }
 
-unsigned replica_describe(const struct replica *replica, uint32_t *ids, uint64_t *match,
-                          bool *reachable, unsigned max)
+const char *replica_leader_address(const struct replica *replica)
 {
-    unsigned n = MIN(replica->options.n_servers, max);
-    for (unsigned i = 0; i < n; i++) {
-        raft_index index = 0;
-        ids[i] = i + 1;
-        if (raft_match_index(&replica->core->raft, i + 1, &index) != 0)
-            index = i + 1 == replica->options.id ? replica->applied : 0;
-        match[i] = index;
-        reachable[i] = transport_reachable(replica->transport, i + 1);
-    }
-    return n;
+    if (replica->core_leads)
+        return replica->leads && !replica->transferring ? replica->address : NULL;
+    raft_id id = 0;
+    const char *address = NULL;
+    raft_leader(&replica->core->raft, &id, &address);
+    return id != 0 && id != replica->options.id && address != NULL && address[0] != '-' ? address : NULL;
 }

@@ -62,18 +62,6 @@ bool replica_leads(const struct replica *replica)
     return replica->leads && replica->failed == 0;
 }
 
-const char *replica_address(const struct replica *replica, uint32_t id)
-{
-    CHECK(id >= 1 && id <= replica->options.n_servers);
-    return replica->address_list[id - 1];
-}
-
-const char *replica_leader_address(const struct replica *replica)
-{
-    uint32_t id = replica_leader_id(replica);
-    return id == 0 ? NULL : replica->address_list[id - 1];
-}
-
 uint64_t replica_applied(const struct replica *replica)
 {
     return replica->applied;
@@ -123,33 +111,52 @@ static int pack(struct replica *replica, unsigned op, const uint8_t *body, size_
     return 0;
 }
 
-int replica_propose(struct replica *replica, unsigned op, const uint8_t *body, size_t body_len,
-                    struct fsm_result *ret)
+static int refusal(const struct replica *replica)
 {
     if (replica->failed != 0)
         return replica->failed;
     if (!replica->leads || replica->stopping)
         return -E_NOT_LEADER;
-    if (replica->muted)
+    if (replica->muted || replica->unfit)
         return -E_NOSPC;
-    if (body_len > PROPOSAL_BYTES_MAX)
-        return -E_FBIG;
-    if (replica->pending.count + replica->inflight.count >= PROPOSALS_MAX)
-        return -E_BUSY;
-    struct proposal proposal = {.result = ret, .fiber = fiber_self()};
-    int err = pack(replica, op, body, body_len, &proposal);
+    return replica->pending.count + replica->inflight.count >= PROPOSALS_MAX ? -E_BUSY : 0;
+}
+
+static int await(struct replica *replica, struct proposal *proposal)
+{
+    int err = 0;
+    proposals_push(&replica->pending, proposal);
+    fiber_queue_wake_one(&replica->write_wake);
+    while (err == 0 && !proposal->done)
+        err = fiber_suspend();
+    if (!proposal->done) {
+        proposals_remove(&replica->pending, proposal);
+        proposals_remove(&replica->inflight, proposal);
+    }
+    return proposal->done ? proposal->err : err;
+}
+
+int replica_propose(struct replica *replica, unsigned op, const uint8_t *body, size_t body_len,
+                    struct fsm_result *ret)
+{
+    int err = refusal(replica);
     if (err != 0)
         return err;
-    proposals_push(&replica->pending, &proposal);
-    fiber_queue_wake_one(&replica->write_wake);
-    while (err == 0 && !proposal.done)
-        err = fiber_suspend();
-    if (!proposal.done) {
-        proposals_remove(&replica->pending, &proposal);
-        proposals_remove(&replica->inflight, &proposal);
-    }
+    if (body_len > PROPOSAL_BYTES_MAX)
+        return -E_FBIG;
+    struct proposal proposal = {.type = RAFT_ENTRY_COMMAND, .result = ret, .fiber = fiber_self()};
+    err = pack(replica, op, body, body_len, &proposal);
+    if (err == 0)
+        err = await(replica, &proposal);
     free(proposal.data);
-    return proposal.done ? proposal.err : err;
+    return err;
+}
+
+int replica_propose_entry(struct replica *replica, unsigned type, uint8_t *data, size_t len, struct fsm_result *ret)
+{
+    int err = refusal(replica);
+    struct proposal proposal = {.type = type, .data = data, .len = len, .result = ret, .fiber = fiber_self()};
+    return err != 0 ? err : await(replica, &proposal);
 }
 
 /* ------------------------------------------------------------------ apply */
@@ -285,10 +292,11 @@ static int apply_some(struct replica *replica, struct group *group)
     if (err != 0)
         return err;
     replica->applied = group->first + group->n - 1;
+    err = configurations(replica, group); /* first: who waits for one may ask for the next */
     for (unsigned i = 0; i < group->n; i++)
         answer(replica, group, i);
     fiber_queue_wake_all(&replica->snapshot_wake);
-    return configurations(replica, group);
+    return err;
 }
 
 void apply_fiber(void *arg)
@@ -314,10 +322,10 @@ void apply_fiber(void *arg)
                           "until it works",
                           replica->options.id, (unsigned long long)replica->applied + 1, replica->dir,
                           err_sentence(err));
-            complained = true;
+            complained = replica->unfit = true;
             err = io_sleep_ms(replica->io, RETRY_MS);
         } else {
-            complained = false;
+            complained = replica->unfit = false;
         }
     }
     group_free(group);
@@ -325,21 +333,25 @@ void apply_fiber(void *arg)
 }
 
 /* ------------------------------------------------------------------ reads */
-/* The largest s such that a majority, with us, has answered an AppendEntries that left here at s or
+/* The largest s such that a majority of the voters, with us, has answered an AppendEntries that left here at s or
  * later: until then, by our clock, nobody else led. */
 uint64_t replica_quorum_stamp(const struct replica *replica)
 {
-    uint64_t sorted[CONFIG_META_MAX];
-    unsigned n = 0, others = replica->options.n_servers / 2;
+    uint64_t sorted[REPLICA_SERVERS_MAX];
+    bool votes = false;
+    for (unsigned i = 0; i < replica->n_members; i++)
+        votes |= replica->members[i].server.voter && replica->members[i].server.id == replica->options.id;
+    unsigned n = 0, others = member_voters(replica) / 2 + !votes;
     if (others == 0)
         return UINT64_MAX;
-    for (unsigned i = 0; i < replica->options.n_servers; i++) {
-        if (i + 1 == replica->options.id)
+    for (unsigned i = 0; i < replica->n_members; i++) {
+        const struct member *member = &replica->members[i];
+        if (member->server.id == replica->options.id || !member->server.voter)
             continue;
         unsigned at = n++;
-        for (; at > 0 && sorted[at - 1] < replica->stamps[i]; at--)
+        for (; at > 0 && sorted[at - 1] < member->stamp; at--)
             sorted[at] = sorted[at - 1];
-        sorted[at] = replica->stamps[i];
+        sorted[at] = member->stamp;
     }
     return sorted[others - 1];
 }
@@ -350,7 +362,8 @@ uint64_t replica_quorum_stamp(const struct replica *replica)
 static bool read_is_safe(const struct replica *replica, uint64_t began_ns)
 {
     uint64_t stamp = replica_quorum_stamp(replica), now = io_mono_ns(replica->io);
-    return stamp >= began_ns || (stamp > 0 && now - stamp < replica->lease_ns);
+    bool lease = replica->lease_void_term != core_term(replica); /* R13 */
+    return stamp >= began_ns || (lease && stamp > 0 && now - stamp < replica->lease_ns);
 }
 
 int replica_read(struct replica *replica, struct kv_txn **ret_txn)

@@ -2,6 +2,7 @@
 #include "replica_message.h"
 #include "common/err.h"
 #include "meta.pb-c.h"
+#include <stdio.h>
 
 _Static_assert((int)RAFT_TYPE_APPEND == RAFT_APPEND_ENTRIES &&
                    (int)RAFT_TYPE_APPEND_RESULT == RAFT_APPEND_ENTRIES_RESULT &&
@@ -13,6 +14,9 @@ _Static_assert((int)RAFT_TYPE_APPEND == RAFT_APPEND_ENTRIES &&
 _Static_assert((int)RAFT_ENTRY_COMMAND == RAFT_COMMAND && (int)RAFT_ENTRY_BARRIER == RAFT_BARRIER &&
                    (int)RAFT_ENTRY_CHANGE == RAFT_CHANGE,
                "numbers of entries in the log");
+_Static_assert((int)RAFT_ROLE_STANDBY == RAFT_STANDBY && (int)RAFT_ROLE_VOTER == RAFT_VOTER &&
+                   (int)RAFT_ROLE_SPARE == RAFT_SPARE,
+               "numbers of roles in snapshots and on the wire");
 
 /* ------------------------------------------------------------------ out */
 static void fill_append(const struct raft_append_entries *in, struct transport_message *out)
@@ -34,6 +38,8 @@ static void fill_append_result(const struct replica *replica, uint64_t to,
     out->version = in->version;
     out->features = in->features;
     out->capacity = in->capacity;
+    out->installing = replica->installing;
+    out->snapshot_index = replica->snapshot.index;
     if (replica->heard_term == in->term && replica->heard_from == to)
         out->lease_stamp = replica->heard_stamp;
 }
@@ -59,6 +65,22 @@ static void fill_vote_result(const struct raft_request_vote_result *in, Tarn__Ra
     out->capacity = in->capacity;
 }
 
+void replica_message_server(struct transport_message *out, uint64_t id, unsigned role, const char *address)
+{
+    size_t i = out->head.n_conf;
+    if (i == TRANSPORT_SERVERS_MAX)
+        return;
+    Tarn__RaftServer *server = &out->servers[i];
+    tarn__raft_server__init(server);
+    snprintf(out->addresses[i], sizeof out->addresses[i], "%s", address);
+    server->id = id;
+    server->role = role;
+    server->address = out->addresses[i];
+    out->server_list[i] = server;
+    out->head.conf = out->server_list;
+    out->head.n_conf++;
+}
+
 /* The snapshot itself is pulled by the receiver; the message says which. */
 static bool fill_install(const struct replica *replica, const struct raft_install_snapshot *in,
                          struct transport_message *out)
@@ -72,17 +94,8 @@ static bool fill_install(const struct replica *replica, const struct raft_instal
     head->last_term = in->last_term;
     head->version = in->version;
     head->conf_index = meta->conf_index;
-    for (unsigned i = 0; i < meta->n_servers; i++) {
-        Tarn__RaftServer *server = &out->servers[i];
-        tarn__raft_server__init(server);
-        memcpy(out->addresses[i], meta->servers[i].address, sizeof out->addresses[i]);
-        server->id = meta->servers[i].id;
-        server->role = meta->servers[i].role;
-        server->address = out->addresses[i];
-        out->server_list[i] = server;
-    }
-    head->conf = out->server_list;
-    head->n_conf = meta->n_servers;
+    for (unsigned i = 0; i < meta->n_servers; i++)
+        replica_message_server(out, meta->servers[i].id, meta->servers[i].role, meta->servers[i].address);
     snapshot_name(out->snapshot, meta->index, meta->term);
     head->snapshot = out->snapshot;
     head->snapshot_bytes = replica->snapshot_bytes;
@@ -94,6 +107,7 @@ bool replica_message_encode(const struct replica *replica, const struct raft_mes
 {
     out->head.type = in->type;
     out->head.from = replica->options.id;
+    out->head.address = (char *)(uintptr_t)replica->address;
     switch (in->type) {
     case RAFT_APPEND_ENTRIES:
         fill_append(&in->append_entries, out);
@@ -109,7 +123,13 @@ bool replica_message_encode(const struct replica *replica, const struct raft_mes
         return true;
     case RAFT_INSTALL_SNAPSHOT:
         return fill_install(replica, &in->install_snapshot, out);
-    default: /* leadership is never handed over */
+    case RAFT_TIMEOUT_NOW:
+        out->head.term = in->timeout_now.term;
+        out->head.last_index = in->timeout_now.last_log_index;
+        out->head.last_term = in->timeout_now.last_log_term;
+        out->head.version = in->timeout_now.version;
+        return true;
+    default:
         return false;
     }
 }

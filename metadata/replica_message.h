@@ -9,6 +9,7 @@
 /* False when the message makes no sense any more (a snapshot that is no longer the newest). */
 bool replica_message_encode(const struct replica *replica, const struct raft_message *in,
                             struct transport_message *out);
+void replica_message_server(struct transport_message *out, uint64_t id, unsigned role, const char *address);
 /* The entries of a received message; their data is borrowed from the payload, `batch` is not set.
  * free() the array. -E_PROTO. */
 int replica_entries_decode(const Tarn__RaftMessage *in, const uint8_t *payload, size_t payload_len,

@@ -10,6 +10,8 @@
 
 #define LOG_BYTES_MAX GIB(1)   /* a snapshot is due earlier when the log is larger */
 #define LOG_ENTRIES_MIN 1000   /* but not after fewer entries than these */
+#define NOW_MS 600000          /* a snapshot that was asked for may take so long */
+#define NOW_POLL_MS 20
 #define PULL_ATTEMPTS 5        /* without a byte of progress */
 
 /* ------------------------------------------------------------------ take */
@@ -17,7 +19,7 @@ static bool due(const struct replica *replica)
 {
     uint64_t n = replica->applied - MIN(replica->snapshot.index, replica->applied);
     return !replica->installing &&
-           (n >= replica->options.snapshot_entries ||
+           ((replica->snapshot_wanted && n > 0) || n >= replica->options.snapshot_entries ||
             (n >= LOG_ENTRIES_MIN && wal_bytes(replica->wal) > LOG_BYTES_MAX));
 }
 
@@ -76,6 +78,8 @@ void snapshot_fiber(void *arg)
             continue;
         }
         err = take(replica);
+        if (err == 0)
+            replica->snapshot_wanted = false;
         if (err == 0 || err == -E_CANCELED)
             continue;
         if (err != -E_BUSY)
@@ -84,6 +88,25 @@ void snapshot_fiber(void *arg)
         err = io_sleep_ms(replica->io, RETRY_MS);
     }
     fiber_group_done(&replica->fibers);
+}
+
+int replica_snapshot_now(struct replica *replica, uint64_t *ret_index, uint64_t *ret_bytes)
+{
+    uint64_t wanted = replica->applied, until_ms = io_mono_ms(replica->io) + NOW_MS;
+    while (replica->snapshot.index < wanted) {
+        if (replica->failed != 0 || replica->stopping)
+            return replica->failed != 0 ? replica->failed : -E_CANCELED;
+        if (io_mono_ms(replica->io) >= until_ms)
+            return -E_TIMEOUT;
+        replica->snapshot_wanted = true;
+        fiber_queue_wake_all(&replica->snapshot_wake);
+        int err = io_sleep_ms(replica->io, NOW_POLL_MS);
+        if (err != 0)
+            return err;
+    }
+    *ret_index = replica->snapshot.index;
+    *ret_bytes = replica->snapshot_bytes;
+    return 0;
 }
 
 /* ------------------------------------------------------------------ give pieces to others */
@@ -168,7 +191,7 @@ static int pull(struct replica *replica, const char *path)
     if (err != 0)
         return err;
     struct rpc_client *client = rpc_client_create(
-        replica->io, replica->address_list[replica->offer_from - 1], replica->options.auth);
+        replica->io, replica->offer_address, replica->options.auth);
     if (client == NULL)
         return -E_NOMEM;
     err = pull_rest(replica, client, file);

@@ -19,8 +19,9 @@ static uint64_t or_default(uint64_t value, uint64_t standard)
 
 static int options_copy(struct replica *replica, const struct replica_options *options)
 {
-    if (options->n_servers < 1 || options->n_servers > CONFIG_META_MAX || options->id < 1 ||
-        options->id > options->n_servers)
+    bool listed = options->id >= 1 && options->id <= options->n_servers;
+    if (options->n_servers > CONFIG_META_MAX || options->id < 1 || options->id > REPLICA_ID_MAX ||
+        (!listed && options->address == NULL))
         return -E_INVAL;
     replica->options = *options;
     struct replica_options *own = &replica->options;
@@ -38,6 +39,10 @@ static int options_copy(struct replica *replica, const struct replica_options *o
         replica->address_list[i] = replica->addresses[i];
     }
     own->addresses = replica->address_list;
+    const char *address = options->address != NULL ? options->address : replica->addresses[options->id - 1];
+    if (snprintf(replica->address, sizeof replica->address, "%s", address) >= (int)sizeof replica->address)
+        return -E_NAMETOOLONG;
+    own->address = replica->address;
     if (snprintf(replica->dir, sizeof replica->dir, "%s", options->dir) >= (int)sizeof replica->dir)
         return -E_NAMETOOLONG;
     own->dir = replica->dir;
@@ -90,26 +95,58 @@ static int open_log(struct replica *replica)
     return 0;
 }
 
-/* The first start: entry 1 is the configuration, the same on every replica. */
-static int bootstrap(struct replica *replica)
+int replica_bootstrap(struct replica *replica)
 {
     struct wal *wal = replica->wal;
-    if (wal_current_term(wal) > 0)
-        return 0;
-    if (replica->snapshot.index > 0 || wal_last(wal) > 1)
+    _cleanup_free_ uint8_t *data = NULL;
+    size_t len;
+    uint64_t durable;
+    int err = core_bootstrap_entry(replica, &data, &len);
+    if (err == 0)
+        err = wal_put(wal, 1, 1, RAFT_ENTRY_CHANGE, data, len);
+    if (err == 0)
+        err = wal_flush(wal, &durable);
+    if (err == 0 && wal_current_term(wal) == 0)
+        err = wal_set_vote(wal, 1, 0);
+    return err;
+}
+
+/* Whether the directory has been used, and what a first start does: one alone begins a service, one of several or
+ * one that joins is a newcomer. */
+static int first_start(struct replica *replica)
+{
+    struct wal *wal = replica->wal;
+    const struct replica_options *options = &replica->options;
+    bool empty = wal_current_term(wal) == 0 && wal_last(wal) == 0 && replica->snapshot.index == 0;
+    bool alone = options->n_servers == 1 && options->id == 1 && !options->join;
+    if (empty && alone)
+        return replica_bootstrap(replica);
+    if (wal_current_term(wal) == 0 && wal_last(wal) == 1 && alone) /* a crash between the first entry and the term */
+        return wal_set_vote(wal, 1, 0);
+    if (wal_current_term(wal) == 0 && (replica->snapshot.index > 0 || wal_last(wal) > 1))
         return complain(replica, "a log without a term");
-    int err = 0;
-    if (wal_last(wal) == 0) {
-        _cleanup_free_ uint8_t *data = NULL;
-        size_t len;
-        uint64_t durable;
-        err = core_bootstrap_entry(replica, &data, &len);
-        if (err == 0)
-            err = wal_put(wal, 1, 1, RAFT_ENTRY_CHANGE, data, len);
-        if (err == 0)
-            err = wal_flush(wal, &durable);
+    if (wal_current_term(wal) == 0 && wal_last(wal) == 1) {
+        int err = wal_set_vote(wal, 1, 0);
+        if (err != 0)
+            return err;
     }
-    return err != 0 ? err : wal_set_vote(wal, 1, 0);
+    if (empty && options->id > options->n_servers && !options->join)
+        return complain(replica, "no log of a replica that the configuration does not name; --join adds one");
+    int err = newcomer_init(replica, empty);
+    replica->waiting = err == 0 && empty && options->join && replica->newcomer;
+    return err;
+}
+
+/* Until a configuration is known the others are those of the command line. */
+static void first_members(struct replica *replica)
+{
+    const struct replica_options *options = &replica->options;
+    for (unsigned i = 0; i < options->n_servers && !options->join; i++) {
+        struct replica_server *server = &replica->members[i].server;
+        *server = (struct replica_server){.id = i + 1, .voter = true};
+        memcpy(server->address, replica->addresses[i], sizeof server->address);
+        replica->n_members = i + 1;
+    }
 }
 
 /* ------------------------------------------------------------------ the tables */
@@ -213,10 +250,9 @@ static int take_part(struct replica *replica)
 {
     struct transport_options transport = {.auth = replica->options.auth,
                                           .self = replica->options.id,
-                                          .n_servers = replica->options.n_servers,
-                                          .addresses = replica->address_list,
                                           .timeout_ms = 2 * replica->options.election_ms,
                                           .fetch = replica_fetch,
+                                          .answered = member_answered,
                                           .arg = replica};
     int err = transport_start(replica->io, &transport, &replica->transport);
     /* Before a restart this replica may have promised a leader not to vote for a while. */
@@ -227,14 +263,10 @@ static int take_part(struct replica *replica)
         err = fiber_mutex_lock(&replica->step_lock);
     if (err != 0)
         return err;
+    first_members(replica);
+    member_set_peers(replica);
     err = core_start(replica);
     fiber_mutex_unlock(&replica->step_lock);
-    if (err == 0 && core_configuration_size(replica) != replica->options.n_servers) {
-        log_error("replica %u: the log in %s was made for %u replicas, the configuration names %u",
-                  replica->options.id, replica->dir, core_configuration_size(replica),
-                  replica->options.n_servers);
-        err = -E_INVAL;
-    }
     if (err == 0)
         err = spawn(replica, "raft-writer", writer_fiber);
     if (err == 0)
@@ -243,6 +275,8 @@ static int take_part(struct replica *replica)
         err = spawn(replica, "raft-timer", timer_fiber);
     if (err == 0)
         err = spawn(replica, "raft-snapshot", snapshot_fiber);
+    if (err == 0)
+        err = spawn(replica, "raft-member", member_fiber);
     if (err == 0 && replica->newcomer)
         err = spawn(replica, "raft-newcomer", newcomer_fiber);
     return err;
@@ -260,11 +294,11 @@ int replica_start(struct io *io, const struct replica_options *options, struct r
     if (err == 0)
         err = make_dirs(replica);
     if (err == 0)
-        err = open_log(replica);
-    if (err == 0 && replica->options.n_servers > 1)
-        err = newcomer_init(replica, wal_current_term(replica->wal) == 0);
+        err = member_marker_check(replica);
     if (err == 0)
-        err = bootstrap(replica);
+        err = open_log(replica);
+    if (err == 0)
+        err = first_start(replica);
     if (err == 0)
         err = open_tables(replica);
     if (err == 0)
@@ -284,6 +318,7 @@ void replica_quiesce(struct replica *replica)
     replica->stopping = true;
     replica->options.on_leader = NULL;
     replica->options.on_result = NULL;
+    replica->options.on_end = NULL;
     replica_leadership_lost(replica);
     replica_wake_all(replica);
 }

@@ -27,8 +27,13 @@ static int submit_pending(struct replica *replica)
     size_t bytes = 0;
     while (replica->core_leads && replica->pending.head != NULL && n < PROPOSALS_PER_SUBMIT &&
            bytes < PROPOSAL_BYTES_MAX) {
+        bool alone = replica->pending.head->type == RAFT_ENTRY_CHANGE; /* R12 */
+        if (alone && n > 0)
+            break;
         list[n] = proposals_pop(&replica->pending);
         bytes += list[n++]->len;
+        if (alone)
+            break;
     }
     if (n > 0) {
         err = core_submit(replica, list, n);
@@ -50,6 +55,13 @@ static int report_persisted(struct replica *replica, uint64_t durable)
     return 0;
 }
 
+static void refuse_pending(struct replica *replica, int err)
+{
+    struct proposal *proposal;
+    while ((proposal = proposals_pop(&replica->pending)) != NULL)
+        submit_refused(&proposal, 1, err);
+}
+
 static int flush_failed(struct replica *replica, int err)
 {
     if (err == -E_CANCELED)
@@ -62,6 +74,7 @@ static int flush_failed(struct replica *replica, int err)
         log_error("replica %u: no space for the log in %s; it acknowledges nothing until there is",
                   replica->options.id, replica->log_dir);
     replica->muted = true;
+    refuse_pending(replica, -E_NOSPC);
     return io_sleep_ms(replica->io, RETRY_MS);
 }
 
@@ -69,6 +82,7 @@ static int write_once(struct replica *replica)
 {
     uint64_t durable = 0;
     replica->flushing = true;
+    replica->flush_began_ns = io_mono_ns(replica->io);
     int err = wal_flush(replica->wal, &durable);
     replica->flushing = false;
     fiber_queue_wake_all(&replica->flush_done);
@@ -85,7 +99,7 @@ void writer_fiber(void *arg)
     struct replica *replica = arg;
     int err = 0;
     while (err == 0 && !replica->stopping && replica->failed == 0) {
-        bool submit = replica->core_leads && replica->pending.head != NULL && !replica->muted;
+        bool submit = replica->core_leads && replica->pending.head != NULL && !replica->muted && !replica->transferring;
         bool write = wal_dirty(replica->wal) && !replica->installing;
         if (!submit && !write) {
             err = fiber_queue_wait(&replica->write_wake, 0);

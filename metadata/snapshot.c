@@ -212,6 +212,7 @@ static int remove_names(struct io *io, const char *dir, bool (*want)(const char 
         char path[PATH_BYTES];
         snprintf(path, sizeof path, "%s/%s", dir, names->list[i]);
         err = io_unlink(io, path);
+        err = err == -E_NOENT ? 0 : err; /* an installation and a snapshot of our own may clear up side by side */
     }
     return err;
 }

@@ -1,7 +1,7 @@
 /* See transport.h. */
 #include "transport.h"
 #include "common/check.h"
-#include "common/config.h"
+#include "common/coll.h"
 #include "common/err.h"
 #include "common/fiber.h"
 #include "common/log.h"
@@ -9,13 +9,14 @@
 #include "raft_types.h"
 
 struct peer {
+    struct list node; /* in transport.peers, or in none when it is gone */
     struct transport *transport;
-    uint32_t id;
+    struct transport_server server;
+    bool guest, gone; /* gone: its fiber ends and frees it */
     struct rpc_client *client;
     struct transport_message *head, **tail;
     unsigned count;
     struct fiber_queue wake;
-    uint64_t sequence; /* of the last message sent */
     bool reachable;
     uint64_t seen_incarnation, seen_sequence; /* of the last message received */
 };
@@ -23,11 +24,22 @@ struct peer {
 struct transport {
     struct io *io;
     struct transport_options options;
-    uint64_t incarnation;
+    uint64_t incarnation, sequence; /* of the last message sent, whoever it went to */
     bool stopping;
     struct fiber_group fibers;
-    struct peer peers[CONFIG_META_MAX]; /* by id - 1; our own stays unused */
+    struct list peers;
 };
+
+static struct peer *peer_find(const struct transport *transport, uint64_t id)
+{
+    list_foreach(&transport->peers, it)
+    {
+        struct peer *peer = list_entry(it, struct peer, node);
+        if (peer->server.id == id)
+            return peer;
+    }
+    return NULL;
+}
 
 struct transport_message *transport_message_new(void)
 {
@@ -58,9 +70,8 @@ static void queue_clear(struct peer *peer)
 
 void transport_send(struct transport *transport, uint32_t to, struct transport_message *message)
 {
-    CHECK(to >= 1 && to <= transport->options.n_servers && to != transport->options.self);
-    struct peer *peer = &transport->peers[to - 1];
-    if (transport->stopping || peer->count >= TRANSPORT_QUEUE_MAX) {
+    struct peer *peer = peer_find(transport, to);
+    if (transport->stopping || peer == NULL || peer->count >= TRANSPORT_QUEUE_MAX) {
         free(message);
         return;
     }
@@ -74,13 +85,14 @@ void transport_send(struct transport *transport, uint32_t to, struct transport_m
 static int call(struct peer *peer, Tarn__RaftMessage *head, const struct transport_batch *batch)
 {
     struct transport *transport = peer->transport;
-    if (transport->stopping)
+    if (transport->stopping || peer->gone)
         return -E_CANCELED;
     head->incarnation = transport->incarnation;
-    head->sequence = ++peer->sequence;
+    head->sequence = ++transport->sequence;
     struct iovec payload = {0};
     struct rpc_call call = {
-        .op = OP_RAFT, .request = &head->base, .timeout_ms = transport->options.timeout_ms};
+        .op = OP_RAFT, .request = &head->base, .timeout_ms = transport->options.timeout_ms,
+        .reply_type = &tarn__raft_reply__descriptor};
     if (batch != NULL && batch->data.len > 0) {
         payload = (struct iovec){.iov_base = batch->data.data, .iov_len = batch->data.len};
         call.payload = &payload;
@@ -90,6 +102,8 @@ static int call(struct peer *peer, Tarn__RaftMessage *head, const struct transpo
     if (head->type == RAFT_TYPE_APPEND)
         head->lease_stamp = io_mono_ns(transport->io);
     int err = rpc_call(peer->client, &call);
+    if (err == 0 && !peer->gone && !transport->stopping)
+        transport->options.answered(transport->options.arg, peer->server.id, (const Tarn__RaftReply *)call.reply);
     rpc_call_fini(&call);
     return err;
 }
@@ -134,11 +148,22 @@ static int send_entries(struct peer *peer, struct transport_message *message)
     return 0;
 }
 
+static void note_reachable(struct peer *peer, int err)
+{
+    bool reachable = err == 0 || err == -E_NOENT; /* not there any more: only our own log */
+    if (reachable && !peer->reachable)
+        log_info("replica %u reaches replica %u", peer->transport->options.self, peer->server.id);
+    else if (!reachable && peer->reachable)
+        log_info("replica %u cannot reach replica %u: %s", peer->transport->options.self, peer->server.id,
+                 err_sentence(err));
+    peer->reachable = reachable;
+}
+
 static void peer_fiber(void *arg)
 {
     struct peer *peer = arg;
     struct transport *transport = peer->transport;
-    while (!transport->stopping) {
+    while (!transport->stopping && !peer->gone) {
         struct transport_message *message = queue_pop(peer);
         if (message == NULL) {
             if (fiber_queue_wait(&peer->wake, 0) == -E_CANCELED)
@@ -150,56 +175,102 @@ static void peer_fiber(void *arg)
         free(message);
         if (err == -E_CANCELED)
             break;
-        bool reachable = err == 0 || err == -E_NOENT; /* not there any more: only our own log */
-        if (reachable && !peer->reachable)
-            log_info("replica %u reaches replica %u", transport->options.self, peer->id);
-        else if (!reachable && peer->reachable)
-            log_info("replica %u cannot reach replica %u: %s", transport->options.self, peer->id,
-                     err_sentence(err));
-        peer->reachable = reachable;
+        note_reachable(peer, err);
         /* What waits behind a lost message would only be refused or be out of date. */
         if (err != 0)
             queue_clear(peer);
     }
     queue_clear(peer);
+    list_remove(&peer->node);
+    if (!peer->gone)
+        rpc_client_destroy(peer->client);
+    free(peer);
     fiber_group_done(&transport->fibers);
 }
 
-static int peer_start(struct transport *transport, uint32_t id)
+/* Its calls return; its fiber frees it. */
+static void peer_stop(struct peer *peer)
 {
-    struct peer *peer = &transport->peers[id - 1];
-    peer->transport = transport;
-    peer->id = id;
-    peer->tail = &peer->head;
-    peer->client = rpc_client_create(transport->io, transport->options.addresses[id - 1],
-                                     transport->options.auth);
-    if (peer->client == NULL)
+    list_remove(&peer->node);
+    peer->gone = true;
+    rpc_client_destroy(peer->client);
+    fiber_queue_wake_all(&peer->wake);
+}
+
+static int peer_start(struct transport *transport, const struct transport_server *server, bool guest)
+{
+    struct peer *peer = calloc(1, sizeof *peer);
+    if (peer == NULL)
         return -E_NOMEM;
+    *peer = (struct peer){.transport = transport, .server = *server, .guest = guest};
+    list_init(&peer->node);
+    peer->tail = &peer->head;
+    peer->client = rpc_client_create(transport->io, server->address, transport->options.auth);
+    if (peer->client == NULL) {
+        free(peer);
+        return -E_NOMEM;
+    }
     fiber_group_add(&transport->fibers);
     int err = fiber_spawn(transport->io, "raft-peer", peer_fiber, peer);
-    if (err != 0)
+    if (err != 0) {
         fiber_group_done(&transport->fibers);
-    return err;
+        rpc_client_destroy(peer->client);
+        free(peer);
+        return err;
+    }
+    list_append(&transport->peers, &peer->node);
+    return 0;
 }
 
 int transport_start(struct io *io, const struct transport_options *options, struct transport **ret)
 {
-    CHECK(options->n_servers <= CONFIG_META_MAX);
     struct transport *transport = calloc(1, sizeof *transport);
     if (transport == NULL)
         return -E_NOMEM;
     transport->io = io;
     transport->options = *options;
     transport->incarnation = io_random_u64(io);
-    for (uint32_t id = 1; id <= options->n_servers; id++) {
-        int err = id == options->self ? 0 : peer_start(transport, id);
-        if (err != 0) {
-            transport_stop(transport);
-            return err;
-        }
-    }
+    list_init(&transport->peers);
     *ret = transport;
     return 0;
+}
+
+static const struct transport_server *among(const struct transport_server *servers, unsigned n, const struct peer *peer)
+{
+    for (unsigned i = 0; i < n; i++)
+        if (servers[i].id == peer->server.id && strcmp(servers[i].address, peer->server.address) == 0)
+            return &servers[i];
+    return NULL;
+}
+
+int transport_set(struct transport *transport, const struct transport_server *servers, unsigned n)
+{
+    CHECK(n <= TRANSPORT_SERVERS_MAX);
+    list_foreach_safe(&transport->peers, it, next)
+    {
+        struct peer *peer = list_entry(it, struct peer, node);
+        if (among(servers, n, peer) == NULL)
+            peer_stop(peer);
+        else
+            peer->guest = false;
+    }
+    int err = 0;
+    for (unsigned i = 0; i < n && err == 0; i++)
+        if (servers[i].id != transport->options.self && peer_find(transport, servers[i].id) == NULL)
+            err = peer_start(transport, &servers[i], false);
+    return err;
+}
+
+int transport_guest(struct transport *transport, const struct transport_server *server)
+{
+    struct peer *known = peer_find(transport, server->id);
+    if (known != NULL && (!known->guest || strcmp(known->server.address, server->address) == 0))
+        return 0;
+    if (known != NULL)
+        peer_stop(known);
+    unsigned guests = 0;
+    list_foreach(&transport->peers, it) guests += list_entry(it, struct peer, node)->guest;
+    return guests >= TRANSPORT_GUESTS_MAX ? -E_BUSY : peer_start(transport, server, true);
 }
 
 void transport_stop(struct transport *transport)
@@ -207,11 +278,9 @@ void transport_stop(struct transport *transport)
     if (transport == NULL)
         return;
     transport->stopping = true;
-    for (unsigned i = 0; i < transport->options.n_servers; i++) {
-        struct peer *peer = &transport->peers[i];
-        fiber_queue_wake_all(&peer->wake);
-        if (peer->client != NULL)
-            rpc_client_destroy(peer->client); /* a call under way returns */
+    list_foreach_safe(&transport->peers, it, next)
+    {
+        peer_stop(list_entry(it, struct peer, node)); /* a call under way returns */
     }
     if (transport->fibers.running > 0)
         fiber_group_wait(&transport->fibers);
@@ -220,7 +289,9 @@ void transport_stop(struct transport *transport)
 
 bool transport_in_order(struct transport *transport, const Tarn__RaftMessage *message)
 {
-    struct peer *peer = &transport->peers[message->from - 1];
+    struct peer *peer = peer_find(transport, message->from);
+    if (peer == NULL)
+        return true; /* from one that cannot be answered: raft's own rules are enough */
     if (peer->seen_incarnation == message->incarnation && message->sequence <= peer->seen_sequence)
         return false;
     peer->seen_incarnation = message->incarnation;
@@ -230,5 +301,6 @@ bool transport_in_order(struct transport *transport, const Tarn__RaftMessage *me
 
 bool transport_reachable(const struct transport *transport, uint32_t id)
 {
-    return id == transport->options.self || transport->peers[id - 1].reachable;
+    const struct peer *peer = peer_find(transport, id);
+    return id == transport->options.self || (peer != NULL && peer->reachable);
 }
