@@ -14,6 +14,7 @@ static const struct {
     {"IDXOG", check_room_tree},
     {"bc", check_room_links},
     {"ECRBwZT", check_room_chunks},
+    {"dgyo", check_room_disks},
     {"PuKHhUVpsA", check_room_sessions},
     {"LWl", check_room_locks},
     {"NnYJjqit", check_room_cluster},

@@ -1,5 +1,6 @@
 /* C4, C10-C12 and what the rows of chunks, extents and tasks say of each other. */
 #include "check_impl.h"
+#include "chunkmap.h"
 #include "clustermap.h"
 #include "meta.pb-c.h"
 
@@ -25,11 +26,30 @@ static bool node_at(struct check *check, uint32_t id, struct node *ret)
     return check_get(check, &key, &value) && node_decode(id, value.data, value.len, ret) == 0;
 }
 
+static bool disk_up(struct check *check, uint32_t id)
+{
+    struct key key = key_1(TABLE_DISK, id);
+    struct kv_val value;
+    struct disk disk;
+    struct node node;
+    if (check_get(check, &key, &value))
+        return disk_decode(id, value.data, value.len, &disk) == 0 && disk.up;
+    return node_at(check, id, &node) && node.up; /* version 1 */
+}
+
 static int see_recount(struct check *check, const struct key *key, struct kv_val value, void *arg)
 {
     struct node node;
     if (node_decode((uint32_t)key_number(key, 0), value.data, value.len, &node) == 0)
         ((struct chunks *)arg)->recount |= node.recount != 0;
+    return 0;
+}
+
+static int see_disk_recount(struct check *check, const struct key *key, struct kv_val value, void *arg)
+{
+    struct disk disk;
+    if (disk_decode((uint32_t)key_number(key, 0), value.data, value.len, &disk) == 0)
+        ((struct chunks *)arg)->recount |= disk.recount != 0;
     return 0;
 }
 
@@ -114,7 +134,6 @@ static void see_replicas(struct check *check, const struct chunks *chunks, const
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         const struct chunk_replica *replica = &chunk->replicas[i];
         struct key row = key_2(TABLE_ON_DISK, replica->disk, chunk->id);
-        struct node node;
         if (!check_has(check, &row))
             check_violation(check, "C9", "chunk %llu is on disk %u, whose list does not have it",
                             (unsigned long long)chunk->id, replica->disk);
@@ -122,7 +141,7 @@ static void see_replicas(struct check *check, const struct chunks *chunks, const
             if (chunk->replicas[j].disk == replica->disk)
                 check_violation(check, "P1", "chunk %llu is on disk %u twice", (unsigned long long)chunk->id, replica->disk);
         ready += (replica->flags & REPLICA_READY) != 0;
-        live += (replica->flags & REPLICA_READY) && node_at(check, replica->disk, &node) && node.up;
+        live += (replica->flags & REPLICA_READY) && disk_up(check, replica->disk);
     }
     if (chunk->state != TARN__CHUNK_STATE__CHUNK_DELETING && ready == 0)
         check_violation(check, "C4", "chunk %llu has no ready replica", (unsigned long long)chunk->id);
@@ -184,7 +203,8 @@ static int see_endangered(struct check *check, const struct key *key, struct kv_
 {
     uint64_t live = key_number(key, 0), id = key_number(key, 1);
     struct chunk chunk;
-    if (!chunk_at(check, id, &chunk) || chunk.live != live || chunk.state == TARN__CHUNK_STATE__CHUNK_DELETING)
+    if (!chunk_at(check, id, &chunk) || (live != ENDANGERED_WEAK && chunk.live != live) ||
+        chunk.state == TARN__CHUNK_STATE__CHUNK_DELETING)
         check_violation(check, "C12", "chunk %llu is listed as endangered with %llu live copies and is not",
                         (unsigned long long)id, (unsigned long long)live);
     return 0;
@@ -240,6 +260,8 @@ int check_room_chunks(struct check *check)
 {
     struct chunks chunks = {0};
     int err = check_each(check, TABLE_NODE, see_recount, &chunks);
+    if (err == 0)
+        err = check_each(check, TABLE_DISK, see_disk_recount, &chunks);
     if (err == 0)
         err = check_each(check, TABLE_EXTENT, see_extent, &chunks);
     if (err == 0)

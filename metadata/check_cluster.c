@@ -26,9 +26,9 @@ static int see_node_uuid(struct check *check, const struct key *key, struct kv_v
 {
     uint64_t id = 0;
     bool known = number_decode(value.data, value.len, &id) == 0;
-    struct key node = key_1(TABLE_NODE, id);
+    struct key node = key_1(key_number(key, 0) == 0 ? TABLE_NODE : TABLE_DISK, id);
     if (!known || !check_has(check, &node))
-        check_violation(check, "P6", "a uuid names node %llu, which does not exist", (unsigned long long)id);
+        check_violation(check, "P6", "a uuid names node or disk %llu, which does not exist", (unsigned long long)id);
     return 0;
 }
 

@@ -41,6 +41,7 @@ uint64_t check_mix(uint64_t number);
 int check_room_tree(struct check *check);    /* check_tree.c: inodes, entries, extended attributes, orphans, garbage */
 int check_room_links(struct check *check);   /* check_link.c: from an inode up to its names */
 int check_room_chunks(struct check *check);  /* check_chunk.c: extents, chunks, where they are, what is due for them */
+int check_room_disks(struct check *check);   /* check_disk.c: disks, what is counted for them, policies */
 int check_room_sessions(struct check *check);/* check_session.c: sessions, handles, kept replies, uploads, roles */
 int check_room_locks(struct check *check);   /* check_lock.c */
 int check_room_cluster(struct check *check); /* check_cluster.c: nodes, users, jobs and tasks */

@@ -2,8 +2,7 @@
 
 #include "common/check.h"
 #include "common/err.h"
-
-#define RECOUNT_BATCH 2048 /* chunks counted again in one command: some ten milliseconds */
+#include "heal_state.h"
 
 int chunk_get(struct tables *t, uint64_t id, struct chunk *ret)
 {
@@ -23,22 +22,94 @@ unsigned chunk_ready(const struct chunk *chunk)
     return ready;
 }
 
-static bool node_up(struct tables *t, uint32_t id)
+/* What the row says of where its live copies are. */
+struct places {
+    unsigned n;
+    uint32_t disks[MD_REPLICAS_MAX], nodes[MD_REPLICAS_MAX];
+};
+
+static int places_load(struct tables *t, const struct chunk *chunk, struct places *ret)
 {
-    struct node node;
-    return clustermap_get(t, id, &node) == 0 && node.up;
+    *ret = (struct places){0};
+    for (unsigned i = 0; i < chunk->n_replicas; i++) {
+        struct disk disk;
+        if (!(chunk->replicas[i].flags & REPLICA_READY))
+            continue;
+        int err = disk_get(t, chunk->replicas[i].disk, &disk);
+        if (err != 0 && err != -E_NOENT)
+            return err;
+        if (err != 0 || !disk.up)
+            continue;
+        ret->disks[ret->n] = disk.id;
+        ret->nodes[ret->n++] = disk.node;
+    }
+    return 0;
 }
 
-static uint8_t live_copies(struct tables *t, const struct chunk *chunk)
+static int same_domain(struct tables *t, uint8_t domain, const struct places *p, unsigned i, unsigned j,
+                       bool *ret)
 {
-    uint8_t live = 0;
-    for (unsigned i = 0; i < chunk->n_replicas; i++)
-        if ((chunk->replicas[i].flags & REPLICA_READY) && node_up(t, chunk->replicas[i].disk))
-            live++;
-    return live;
+    *ret = domain == DOMAIN_DISK ? p->disks[i] == p->disks[j] : p->nodes[i] == p->nodes[j];
+    if (*ret || domain < DOMAIN_RACK)
+        return 0;
+    struct node a, b;
+    int err = clustermap_get(t, p->nodes[i], &a);
+    if (err == 0)
+        err = clustermap_get(t, p->nodes[j], &b);
+    if (err != 0)
+        return err;
+    size_t site_a = node_site_len(a.rack), site_b = node_site_len(b.rack);
+    *ret = domain == DOMAIN_RACK ? strcmp(a.rack, b.rack) == 0
+                                 : site_a == site_b && memcmp(a.rack, b.rack, site_a) == 0;
+    return 0;
 }
 
-/* Takes the stored row out of the counters and the index (sign -1), or the new one in (+1). */
+/* Live copies, and in how many domains they are. */
+static int live_copies(struct tables *t, struct chunk *chunk)
+{
+    struct places places;
+    int err = places_load(t, chunk, &places);
+    unsigned spread = 0;
+    for (unsigned i = 0; i < places.n && err == 0; i++) {
+        bool shared = false;
+        for (unsigned j = 0; j < i && err == 0 && !shared; j++)
+            err = same_domain(t, chunk->domain, &places, i, j, &shared);
+        spread += !shared;
+    }
+    chunk->live = (uint8_t)places.n;
+    chunk->spread = (uint8_t)spread;
+    return err;
+}
+
+static bool below(const struct chunk *chunk)
+{
+    return chunk->live < chunk->want;
+}
+
+/* All copies, but too many of them would go with one domain. */
+static bool weak(const struct chunk *chunk)
+{
+    return chunk->counted && !below(chunk) && chunk->spread < chunk->want;
+}
+
+/* The sums that only chunks in need are part of. */
+static int count_need(struct tables *t, const struct chunk *chunk, uint64_t step)
+{
+    bool reduced = chunk->counted && chunk->want < chunk->wish;
+    if (!below(chunk) && !weak(chunk) && !reduced)
+        return 0;
+    struct heal_state heal;
+    int err = heal_state_get(t, &heal);
+    if (err != 0)
+        return err;
+    heal.weak += weak(chunk) ? step : 0;
+    heal.reduced += reduced ? step : 0;
+    if (below(chunk) && chunk->counted && chunk->state == TARN__CHUNK_STATE__CHUNK_SEALED)
+        heal.missing_bytes += step * chunk->length * (uint64_t)(chunk->want - chunk->live);
+    return heal_state_put(t, &heal);
+}
+
+/* Takes the stored row out of the counters and the indexes (sign -1), or the new one in (+1). */
 static int count(struct tables *t, const struct chunk *chunk, int sign)
 {
     if (chunk->state == TARN__CHUNK_STATE__CHUNK_DELETING)
@@ -47,11 +118,16 @@ static int count(struct tables *t, const struct chunk *chunk, int sign)
     uint64_t step = (uint64_t)sign;
     s->chunks += step;
     s->by_copies[MIN(chunk->live, (uint8_t)MD_COPIES_MAX)] += step;
-    if (chunk->live >= chunk->want)
-        return 0;
-    s->below_target += step;
-    struct key key = key_2(TABLE_ENDANGERED, chunk->live, chunk->id);
-    return sign > 0 ? tables_put_empty(t, &key) : tables_del(t, &key);
+    int err = count_need(t, chunk, step);
+    if (err != 0 || (!below(chunk) && !weak(chunk)))
+        return err;
+    s->below_target += below(chunk) ? step : 0;
+    struct key key = key_2(TABLE_ENDANGERED, below(chunk) ? chunk->live : ENDANGERED_WEAK, chunk->id);
+    struct key since = key_2(TABLE_SINCE, chunk->since_ns, chunk->id);
+    err = sign > 0 ? tables_put_empty(t, &key) : tables_del(t, &key);
+    if (err == 0 && chunk->since_ns != 0)
+        err = sign > 0 ? tables_put_empty(t, &since) : tables_del(t, &since);
+    return err;
 }
 
 static int on_disk(struct tables *t, const struct chunk *old, const struct chunk *chunk)
@@ -76,6 +152,28 @@ static int on_disk(struct tables *t, const struct chunk *old, const struct chunk
     return err;
 }
 
+/* The new row's counts, and since when it is in need. */
+static int chunk_recount(struct tables *t, const struct chunk *old, struct chunk *chunk)
+{
+    int err = live_copies(t, chunk);
+    chunk->counted = true;
+    bool need = chunk->state != TARN__CHUNK_STATE__CHUNK_DELETING && (below(chunk) || weak(chunk));
+    chunk->since_ns = !need ? 0 : old->since_ns != 0 ? old->since_ns : t->now;
+    return err;
+}
+
+/* A chunk that has fallen to fewer copies than the healing round is at is next (H1). */
+static void heal_comes_first(struct tables *t, const struct chunk *old, const struct chunk *chunk)
+{
+    struct state *s = tables_state(t);
+    bool fell = below(chunk) && chunk->live > 0 && chunk->state == TARN__CHUNK_STATE__CHUNK_SEALED &&
+                (old->live != chunk->live || !below(old));
+    if (!fell || s->heal_level < chunk->live || (s->heal_level == chunk->live && s->heal_cursor <= chunk->id))
+        return;
+    s->heal_level = chunk->live;
+    s->heal_cursor = chunk->id;
+}
+
 int chunk_save(struct tables *t, struct chunk *chunk)
 {
     struct chunk old = {0};
@@ -86,29 +184,38 @@ int chunk_save(struct tables *t, struct chunk *chunk)
         err = 0;
     if (err == 0)
         err = on_disk(t, &old, chunk);
+    if (err == 0)
+        err = chunk_recount(t, &old, chunk);
+    if (err == 0)
+        err = disk_count_chunk(t, &old, chunk);
     if (err != 0)
         return err;
     struct key key = key_1(TABLE_CHUNK, chunk->id);
     if (chunk->state == TARN__CHUNK_STATE__CHUNK_DELETING && chunk->n_replicas == 0)
         return tables_del(t, &key);
-    chunk->live = live_copies(t, chunk);
     err = count(t, chunk, 1);
     if (err != 0)
         return err;
+    heal_comes_first(t, &old, chunk);
     _cleanup_(writer_fini) struct writer w = {0};
     chunk_encode(chunk, &w);
     return tables_put(t, &key, &w);
 }
 
-int chunk_task_add(struct tables *t, uint32_t node, Tarn__ChunkTask__Kind kind,
+int chunk_task_add(struct tables *t, uint32_t disk, Tarn__ChunkTask__Kind kind,
                    const struct chunk *chunk)
 {
     struct store_task task = {.kind = (uint8_t)kind,
                               .chunk = chunk->id,
                               .generation = chunk->generation,
-                              .length = chunk->length};
+                              .length = chunk->length,
+                              .disk = disk};
+    struct disk row;
+    int err = disk_get(t, disk, &row);
+    if (err != 0)
+        return err;
     struct state *s = tables_state(t);
-    struct key key = key_2(TABLE_TASK, node, s->next_task++);
+    struct key key = key_2(TABLE_TASK, row.node, s->next_task++);
     s->tasks++;
     t->result->tasks_changed = true;
     _cleanup_(writer_fini) struct writer w = {0};
@@ -116,21 +223,30 @@ int chunk_task_add(struct tables *t, uint32_t node, Tarn__ChunkTask__Kind kind,
     return tables_put(t, &key, &w);
 }
 
-int chunk_make(struct tables *t, unsigned want, uint32_t writer, struct chunk *ret)
+uint8_t chunk_target(unsigned wish, unsigned places)
+{
+    unsigned want = MIN(wish, (unsigned)MD_COPIES_MAX);
+    want = MIN(want, places);
+    return (uint8_t)MAX(want, 1u);
+}
+
+int chunk_make(struct tables *t, const struct policy *policy, uint32_t writer, struct chunk *ret)
 {
     _cleanup_(cluster_fini) struct cluster cluster;
+    _cleanup_free_ struct placement_disk *disks = NULL;
+    _cleanup_(placement_map_fini) struct placement_map map = {0};
     int err = clustermap_load(t, &cluster);
+    if (err == 0)
+        err = cluster_placement(&cluster, t->now, &disks, &map);
     if (err != 0)
         return err;
-    _cleanup_free_ struct placement_node *nodes = cluster_for_placement(&cluster);
-    if (nodes == NULL)
-        return -E_NOMEM;
-    /* The target is what the cluster can ever give: a small one is not "below target" for ever. */
-    want = MIN(want, (unsigned)MD_COPIES_MAX);
-    want = MIN(want, (unsigned)cluster.count);
-    want = MAX(want, 1u);
-    uint32_t ids[PLACEMENT_COPIES_MAX];
-    unsigned n = placement_choose(nodes, cluster.count, want, writer, &t->prng, ids);
+    /* The target is what the cluster can give now (C20): a small one is not "below target" for ever. */
+    struct placement_request request = {.copies = chunk_target(policy->copies, cluster_places(&cluster)),
+                                        .domain = policy->domain,
+                                        .writer = writer,
+                                        .affinity = policy->group};
+    size_t chosen[PLACEMENT_COPIES_MAX];
+    unsigned n = placement_choose(&map, &request, &t->prng, chosen);
     if (n == 0 && cluster_up(&cluster) == 0)
         return tables_fail(t, -E_UNAVAIL, "none of %zu storage nodes is up", cluster.count);
     if (n == 0)
@@ -138,11 +254,14 @@ int chunk_make(struct tables *t, unsigned want, uint32_t writer, struct chunk *r
                            "none of the storage nodes that are up has room for a chunk");
     *ret = (struct chunk){.id = tables_state(t)->next_chunk++,
                           .state = TARN__CHUNK_STATE__CHUNK_OPEN,
-                          .want = (uint8_t)want,
+                          .want = (uint8_t)request.copies,
+                          .wish = policy->copies,
+                          .domain = policy->domain,
+                          .shift = policy->shift,
                           .generation = 1,
                           .n_replicas = (uint8_t)n};
     for (unsigned i = 0; i < n; i++)
-        ret->replicas[i] = (struct chunk_replica){.disk = ids[i], .flags = REPLICA_READY};
+        ret->replicas[i] = (struct chunk_replica){.disk = disks[chosen[i]].id, .flags = REPLICA_READY};
     return 0;
 }
 
@@ -185,94 +304,23 @@ int chunk_delete(struct tables *t, struct chunk *chunk)
     return err == 0 ? chunk_save(t, chunk) : err;
 }
 
-static unsigned rack_mates(const struct chunk *chunk, const struct cluster *cluster, unsigned index)
-{
-    const struct node *node = cluster_node(cluster, chunk->replicas[index].disk);
-    unsigned mates = 0;
-    for (unsigned i = 0; i < chunk->n_replicas && node != NULL; i++) {
-        const struct node *other = cluster_node(cluster, chunk->replicas[i].disk);
-        if (other != NULL && other->up && (chunk->replicas[i].flags & REPLICA_READY))
-            mates += strcmp(other->rack, node->rack) == 0;
-    }
-    return mates;
-}
-
-/* A node came back after its copies had been made again: the one from the fullest rack goes. */
-static int trim(struct tables *t, struct chunk *chunk, const struct cluster *cluster)
-{
-    for (uint8_t live = live_copies(t, chunk); live > chunk->want; live--) {
-        int worst = -1;
-        unsigned worst_mates = 0;
-        for (unsigned i = 0; i < chunk->n_replicas; i++) {
-            const struct node *node = cluster_node(cluster, chunk->replicas[i].disk);
-            /* One that has not answered the SEAL is not sure to be complete on disk, but one that
-             * has is. */
-            if (!(chunk->replicas[i].flags & REPLICA_READY) || node == NULL || !node->up)
-                continue;
-            unsigned mates =
-                rack_mates(chunk, cluster, i) * 2 + !(chunk->replicas[i].flags & REPLICA_SEALED);
-            if (mates >= worst_mates) {
-                worst_mates = mates;
-                worst = (int)i;
-            }
-        }
-        if (worst < 0)
-            return 0;
-        int err = chunk_replica_drop(t, chunk, (unsigned)worst);
-        if (err != 0)
-            return err;
-    }
-    return 0;
-}
-
-static int recount(struct tables *t, uint64_t id, const struct cluster *cluster)
-{
-    struct chunk chunk;
-    int err = chunk_get(t, id, &chunk);
-    if (err != 0)
-        return err;
-    if (chunk.state == TARN__CHUNK_STATE__CHUNK_SEALED)
-        err = trim(t, &chunk, cluster);
-    return err == 0 ? chunk_save(t, &chunk) : err;
-}
-
-int chunk_recount_step(struct tables *t, uint32_t id)
-{
-    struct node node;
-    _cleanup_(cluster_fini) struct cluster cluster = {0};
-    _cleanup_(rows_fini) struct rows rows = {0};
-    int err = clustermap_get(t, id, &node);
-    if (err != 0 || node.recount == 0)
-        return err;
-    err = clustermap_load(t, &cluster);
-    struct key prefix = key_1(TABLE_ON_DISK, id);
-    struct key start = key_2(TABLE_ON_DISK, id, node.recount);
-    if (err == 0)
-        err = tables_rows(t, &start, &prefix, RECOUNT_BATCH, &rows);
-    for (size_t i = 0; i < rows.count && err == 0; i++)
-        err = recount(t, key_number(&rows.rows[i].key, 1), &cluster);
-    if (err != 0)
-        return err;
-    node.recount =
-        rows.count < RECOUNT_BATCH ? 0 : key_number(&rows.rows[rows.count - 1].key, 1) + 1;
-    return clustermap_put(t, &node);
-}
-
 void replica_message(const struct chunk_replica *replica, const struct cluster *cluster,
                      Tarn__Replica *out)
 {
     tarn__replica__init(out);
-    out->node = out->disk = replica->disk;
+    out->disk = replica->disk;
     out->ready = (replica->flags & REPLICA_READY) != 0;
-    const struct node *node = cluster_node(cluster, replica->disk);
+    const struct disk *disk = cluster_disk(cluster, replica->disk);
+    const struct node *node = disk == NULL ? NULL : cluster_node(cluster, disk->node);
     if (node == NULL)
         return;
+    out->node = node->id;
     out->address = (char *)node->address;
     out->local = (char *)node->local;
     out->host = (char *)node->host;
     out->rack = (char *)node->rack;
     out->machine = (char *)node->machine;
-    out->up = node->up;
+    out->up = node->up && disk->up;
 }
 
 /* A member that is down counts for nothing: it may come back without what was not synced. */
@@ -281,10 +329,10 @@ static bool unsettled(const struct chunk *chunk, const struct cluster *cluster)
     bool any = false;
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         const struct chunk_replica *r = &chunk->replicas[i];
-        const struct node *node = cluster_node(cluster, r->disk);
+        const struct disk *disk = cluster_disk(cluster, r->disk);
         if (!(r->flags & REPLICA_READY))
             continue;
-        if (!(r->flags & REPLICA_SEALED) && node != NULL && node->up)
+        if (!(r->flags & REPLICA_SEALED) && disk != NULL && disk->up)
             return true;
         any |= (r->flags & REPLICA_SEALED) != 0;
     }

@@ -8,9 +8,11 @@
 #define TARN_METADATA_CHUNKMAP_H
 
 #include "clustermap.h"
+#include "policy.h"
 #include "tables.h"
 
-#define CHUNK_COPY_TASKS_MAX 16        /* COPY under way to one node: 1 GiB, seconds of work */
+#define CHUNK_COPY_TASKS_MAX 16        /* COPY under way to, and from, one disk: 1 GiB, seconds of work */
+#define ENDANGERED_WEAK 100            /* level in TABLE_ENDANGERED of chunks in too few domains */
 #define CHUNK_COMMIT_EXTENTS_MAX 16384 /* of one object: 1 TiB in full chunks */
 
 int chunk_get(struct tables *t, uint64_t id, struct chunk *ret); /* -E_NOENT */
@@ -18,20 +20,19 @@ int chunk_get(struct tables *t, uint64_t id, struct chunk *ret); /* -E_NOENT */
  * being deleted without replicas is removed. */
 int chunk_save(struct tables *t, struct chunk *chunk);
 unsigned chunk_ready(const struct chunk *chunk); /* replicas that are ready, up or not */
-/* A new open chunk on up to `want` nodes. -E_NOSPC no node has room, -E_UNAVAIL none is up. Not yet
- * saved. */
-int chunk_make(struct tables *t, unsigned want, uint32_t writer, struct chunk *ret);
+/* A new open chunk on as many disks as the policy asks and there are. -E_NOSPC none has room, -E_UNAVAIL
+ * none is up. Not yet saved. */
+int chunk_make(struct tables *t, const struct policy *policy, uint32_t writer, struct chunk *ret);
+/* The number of copies for a wish when there are so many places (C20). */
+uint8_t chunk_target(unsigned wish, unsigned places);
 int chunk_seal(struct tables *t, struct chunk *chunk, uint64_t length);
 int chunk_delete(struct tables *t, struct chunk *chunk);
 /* Asks the last ready copy again for the SEAL that failed there. Not yet saved. */
 int chunk_seal_again(struct tables *t, struct chunk *chunk, bool *ret_changed);
 /* The member leaves: DELETE is queued, the row keeps it until that is done. Not yet saved. */
 int chunk_replica_drop(struct tables *t, struct chunk *chunk, unsigned index);
-int chunk_task_add(struct tables *t, uint32_t node, Tarn__ChunkTask__Kind kind,
+int chunk_task_add(struct tables *t, uint32_t disk, Tarn__ChunkTask__Kind kind,
                    const struct chunk *chunk);
-/* Counts live copies of a batch of one node's chunks again after it came or went; trims surplus
- * copies. */
-int chunk_recount_step(struct tables *t, uint32_t node);
 
 /* ---- files */
 int extent_put(struct tables *t, uint64_t ino, const struct extent *extent);
@@ -39,8 +40,10 @@ int extent_put(struct tables *t, uint64_t ino, const struct extent *extent);
  * none. */
 int extent_find(struct tables *t, uint64_t ino, uint64_t offset, struct extent *ret,
                 bool *ret_covers);
-/* Where the extents end that may begin at `offset`: the slot's end or the next extent's start. */
-int extent_room(struct tables *t, uint64_t ino, uint64_t offset, uint64_t *ret_end);
+/* Where an extent may end that begins at `offset` and has `length` bytes already: at the end of the slot of
+ * 2^shift bytes or at the next extent, and never before its own end (parts of an upload cross slots). */
+int extent_room(struct tables *t, uint64_t ino, uint64_t offset, uint64_t length, unsigned shift,
+                uint64_t *ret_end);
 /* Removes up to `max` extents and their chunks; *ret_done when none is left. */
 int chunk_file_drop(struct tables *t, uint64_t ino, unsigned max, bool *ret_done);
 /* Truncates or extends; sets size and allocated, the caller puts the inode. */

@@ -37,15 +37,17 @@ static int first_offset(void *arg, struct kv_val key, struct kv_val value)
     return 1;
 }
 
-int extent_room(struct tables *t, uint64_t ino, uint64_t offset, uint64_t *ret_end)
+int extent_room(struct tables *t, uint64_t ino, uint64_t offset, uint64_t length, unsigned shift,
+                uint64_t *ret_end)
 {
-    uint64_t end = (offset / MD_CHUNK_BYTES + 1) * MD_CHUNK_BYTES;
+    uint64_t slot = 1ull << (shift != 0 ? shift : POLICY_SHIFT_MAX);
+    uint64_t end = (offset / slot + 1) * slot;
     uint64_t next = UINT64_MAX;
     struct key start = key_2(TABLE_EXTENT, ino, offset + 1);
     struct key prefix = key_1(TABLE_EXTENT, ino);
     int err = tables_scan(t, &start, &prefix, first_offset, &next);
     if (err == 0)
-        *ret_end = MIN(end, next);
+        *ret_end = MAX(MIN(end, next), offset + length);
     return err;
 }
 
@@ -267,6 +269,8 @@ int chunk_upload_adopt(struct tables *t, const Tarn__UploadPart *part, struct in
     for (size_t i = 0; i < part->n_lengths; i++)
         if (part->lengths[i] > MD_CHUNK_BYTES)
             return tables_fail(t, -E_INVAL, "a chunk has at most 64 MiB");
+    if (upload.own_copies) /* said for this object alone: a policy does not change it */
+        inode->copies = upload.copies;
     return upload_finish(t, &upload, part->lengths, part->n_lengths, inode);
 }
 
@@ -285,29 +289,40 @@ int chunk_cmd_upload_abort(struct tables *t, const void *message)
     return err == -E_NOENT ? 0 : err; /* gone is what was asked for */
 }
 
+/* The policy of the directory the object will be in; that may not exist yet. */
+static int policy_near(struct tables *t, const Tarn__UploadChunk *m, struct policy *ret)
+{
+    _cleanup_(inode_fini) struct inode near = {0};
+    int err = m->near == NULL ? -E_NOENT : ns_where(t, m->near, 0, &near);
+    if (err == 0)
+        return policy_of(t, &near, ret);
+    policy_default(ret);
+    return t->failed;
+}
+
 /* The upload a chunk is for: a new one when `id` is 0. */
 static int upload_for(struct tables *t, const Tarn__UploadChunk *m, struct upload *ret)
 {
     if (m->upload != 0)
         return upload_get(t, m->upload, ret);
-    uint8_t copies = (uint8_t)m->copies;
-    if (copies == 0) {
-        _cleanup_(inode_fini) struct inode near = {0};
-        int err = m->near == NULL ? -E_NOENT : ns_where(t, m->near, 0, &near);
-        if (err != 0 && t->failed != 0)
-            return err;
-        copies = err == 0 ? ns_copies(&near) : MD_COPIES_DEFAULT; /* near may not exist yet */
-    }
+    struct policy policy;
+    int err = policy_near(t, m, &policy);
+    if (err != 0)
+        return err;
     *ret = (struct upload){.id = tables_state(t)->next_upload++,
                            .session = t->session,
                            .uid = t->cred.uid,
-                           .copies = copies,
+                           .copies = m->copies != 0 ? (uint8_t)m->copies : policy.copies,
+                           .own_copies = m->copies != 0,
+                           .domain = policy.domain,
+                           .shift = policy.shift,
+                           .group = policy.group,
                            .created = t->now};
     _cleanup_(writer_fini) struct writer w = {0};
     upload_encode(ret, &w);
     struct key key = key_1(TABLE_UPLOAD, ret->id);
     struct key of_session = key_2(TABLE_SESSION_UPLOAD, t->session, ret->id);
-    int err = tables_put(t, &key, &w);
+    err = tables_put(t, &key, &w);
     return err == 0 ? tables_put_empty(t, &of_session) : err;
 }
 
@@ -341,8 +356,10 @@ int chunk_cmd_upload_chunk(struct tables *t, const void *message)
     if (err == 0)
         err = upload_chunk_replace(t, &key);
     struct chunk chunk;
+    struct policy policy = {
+        .copies = upload.copies, .domain = upload.domain, .shift = upload.shift, .group = upload.group};
     if (err == 0)
-        err = chunk_make(t, upload.copies, m->writer_node, &chunk);
+        err = chunk_make(t, &policy, m->writer_node, &chunk);
     if (err != 0)
         return err;
     chunk.flags = CHUNK_OF_UPLOAD;
@@ -359,7 +376,7 @@ int chunk_cmd_upload_chunk(struct tables *t, const void *message)
     if (err != 0)
         return err;
     struct extent_message e;
-    extent_message_fill(&(struct extent){.length = MD_CHUNK_BYTES, .chunk = chunk.id}, &chunk,
+    extent_message_fill(&(struct extent){.length = 1ull << chunk.shift, .chunk = chunk.id}, &chunk,
                         &cluster, &e);
     Tarn__UploadChunkReply reply = TARN__UPLOAD_CHUNK_REPLY__INIT;
     reply.upload = upload.id;

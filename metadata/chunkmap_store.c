@@ -2,6 +2,7 @@
 #include "chunkmap.h"
 #include "common/err.h"
 #include "heal.h"
+#include "heal_state.h"
 
 #define INVENTORY_MAX 10000 /* chunks in one message */
 /* After a failed COPY the chunk waits before the next try: another source or target may be better
@@ -23,10 +24,10 @@ static void remove_replica(struct chunk *chunk, unsigned index)
     chunk->n_replicas--;
 }
 
-static bool on_up_node(struct tables *t, const struct chunk_replica *replica)
+static bool on_up_disk(struct tables *t, const struct chunk_replica *replica)
 {
-    struct node node;
-    return clustermap_get(t, replica->disk, &node) == 0 && node.up;
+    struct disk disk;
+    return disk_get(t, replica->disk, &disk) == 0 && disk.up;
 }
 
 int chunk_seal_again(struct tables *t, struct chunk *chunk, bool *ret_changed)
@@ -34,7 +35,7 @@ int chunk_seal_again(struct tables *t, struct chunk *chunk, bool *ret_changed)
     int err = 0;
     for (unsigned i = 0; i < chunk->n_replicas && err == 0; i++) {
         struct chunk_replica *r = &chunk->replicas[i];
-        if (!(r->flags & REPLICA_SEAL_AGAIN) || !on_up_node(t, r))
+        if (!(r->flags & REPLICA_SEAL_AGAIN) || !on_up_disk(t, r))
             continue;
         r->flags &= (uint8_t)~REPLICA_SEAL_AGAIN;
         *ret_changed = true;
@@ -54,7 +55,7 @@ static const struct chunk_replica *sealed_reference(struct tables *t, const stru
         if (!(r->flags & REPLICA_READY))
             continue;
         if (!(r->flags & REPLICA_SEALED)) {
-            if (on_up_node(t, r))
+            if (on_up_disk(t, r))
                 return NULL;
             continue; /* it is compared when it comes back and answers */
         }
@@ -148,23 +149,23 @@ static int done_copy(struct tables *t, struct chunk *chunk, unsigned index,
 }
 
 /* A report about a chunk that is gone, or does not count this disk among its own. */
-static int done_stray(struct tables *t, uint32_t node, const Tarn__ChunkTaskDone *done)
+static int done_stray(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone *done)
 {
     if (done->kind != TARN__CHUNK_TASK__KIND__COPY || done->status != 0)
         return 0;
     struct chunk gone = {.id = done->chunk, .generation = done->generation};
-    return chunk_task_add(t, node, TARN__CHUNK_TASK__KIND__DELETE, &gone);
+    return chunk_task_add(t, disk, TARN__CHUNK_TASK__KIND__DELETE, &gone);
 }
 
-static int done_apply(struct tables *t, uint32_t node, const Tarn__ChunkTaskDone *done)
+static int done_apply(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone *done)
 {
     struct chunk chunk;
     int err = chunk_get(t, done->chunk, &chunk);
     if (err != 0 && err != -E_NOENT)
         return err;
-    int index = err == -E_NOENT ? -1 : find_replica(&chunk, node);
+    int index = err == -E_NOENT ? -1 : find_replica(&chunk, disk);
     if (index < 0)
-        return done_stray(t, node, done);
+        return done_stray(t, disk, done);
     switch (done->kind) {
     case TARN__CHUNK_TASK__KIND__SEAL:
         err = done_seal(t, &chunk, (unsigned)index, done);
@@ -181,7 +182,15 @@ static int done_apply(struct tables *t, uint32_t node, const Tarn__ChunkTaskDone
     default:
         return 0;
     }
-    return err == 0 ? chunk_save(t, &chunk) : err;
+    bool copied = done->kind == TARN__CHUNK_TASK__KIND__COPY && index < chunk.n_replicas &&
+                  (chunk.replicas[index].flags & REPLICA_READY);
+    if (err == 0 && copied)
+        err = heal_rate_add(t, done->length);
+    if (err == 0)
+        err = chunk_save(t, &chunk);
+    /* A copy that has come, or a seal that has been answered, may make another one superfluous. */
+    bool surplus = chunk.state == TARN__CHUNK_STATE__CHUNK_SEALED && chunk_ready(&chunk) > chunk.want;
+    return err == 0 && surplus && done->kind != TARN__CHUNK_TASK__KIND__DELETE ? heal_trim(t, &chunk) : err;
 }
 
 /* Only what was asked counts, and only once: the queued task is the ticket. */
@@ -201,7 +210,7 @@ static int task_done(struct tables *t, uint32_t node, const Tarn__ChunkTaskDone 
     tables_state(t)->tasks--;
     Tarn__ChunkTaskDone asked = *done;
     asked.generation = task.generation;
-    return err == 0 ? done_apply(t, node, &asked) : err;
+    return err == 0 ? done_apply(t, task.disk != 0 ? task.disk : node, &asked) : err;
 }
 
 int chunk_cmd_tasks_done(struct tables *t, const void *message)
@@ -218,9 +227,7 @@ int chunk_cmd_tasks_done(struct tables *t, const void *message)
 static bool other_copy_is_up(struct tables *t, const struct chunk *chunk, unsigned except)
 {
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
-        struct node node;
-        if (i != except && (chunk->replicas[i].flags & REPLICA_READY) &&
-            clustermap_get(t, chunk->replicas[i].disk, &node) == 0 && node.up)
+        if (i != except && (chunk->replicas[i].flags & REPLICA_READY) && on_up_disk(t, &chunk->replicas[i]))
             return true;
     }
     return false;
@@ -240,17 +247,22 @@ static bool held_is_good(struct tables *t, const struct chunk *chunk, unsigned i
     return (open || held->generation >= needed) && (!sealed || held->length >= r->length);
 }
 
+struct inventory_of {
+    uint32_t disk;
+    uint64_t join_chunk;
+};
+
 /* A disk holds (held != NULL) or lacks a chunk that it should hold. *ret_drop: it is to delete it. */
-static int inventory_expect(struct tables *t, const struct node *node, uint64_t id, const Tarn__ChunkHeld *held,
-                            bool *ret_drop)
+static int inventory_expect(struct tables *t, const struct inventory_of *of, uint64_t id,
+                            const Tarn__ChunkHeld *held, bool *ret_drop)
 {
     struct chunk chunk;
     *ret_drop = false;
     int err = chunk_get(t, id, &chunk);
     if (err != 0)
         return err;
-    int index = find_replica(&chunk, node->id);
-    if (index < 0 || !(chunk.replicas[index].flags & REPLICA_READY) || id >= node->join_chunk)
+    int index = find_replica(&chunk, of->disk);
+    if (index < 0 || !(chunk.replicas[index].flags & REPLICA_READY) || id >= of->join_chunk)
         return 0;
     bool open = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN, again = false;
     if (held_is_good(t, &chunk, (unsigned)index, held) || chunk_ready(&chunk) == 1) {
@@ -285,11 +297,11 @@ static const Tarn__ChunkHeld *held_find(const struct held_index *index, uint64_t
 }
 
 /* Every chunk of [first, last] that the tables have on the disk, beside what it says it holds. */
-static int inventory_check_disk(struct tables *t, const struct node *node, uint64_t first, uint64_t last,
+static int inventory_check_disk(struct tables *t, const struct inventory_of *of, uint64_t first, uint64_t last,
                                 const struct held_index *index, Tarn__NodeInventoryReply *reply)
 {
-    struct key prefix = key_1(TABLE_ON_DISK, node->id);
-    struct key start = key_2(TABLE_ON_DISK, node->id, first);
+    struct key prefix = key_1(TABLE_ON_DISK, of->disk);
+    struct key start = key_2(TABLE_ON_DISK, of->disk, first);
     _cleanup_(rows_fini) struct rows rows = {0};
     int err = tables_rows(t, &start, &prefix, SIZE_MAX, &rows);
     for (size_t i = 0; i < rows.count && err == 0; i++) {
@@ -297,7 +309,7 @@ static int inventory_check_disk(struct tables *t, const struct node *node, uint6
         if (id > last)
             break;
         bool drop;
-        err = inventory_expect(t, node, id, held_find(index, id), &drop);
+        err = inventory_expect(t, of, id, held_find(index, id), &drop);
         if (drop)
             reply->unknown[reply->n_unknown++] = id;
     }
@@ -313,6 +325,11 @@ int chunk_cmd_inventory(struct tables *t, const void *message)
         return err;
     if (m->epoch != node.epoch)
         return tables_fail(t, -E_STALE, "node %u has joined again since this inventory", m->node);
+    struct inventory_of of = {.disk = m->disk != 0 ? m->disk : node.disks[0], .join_chunk = node.join_chunk};
+    struct disk disk;
+    err = disk_get(t, of.disk, &disk);
+    if (err != 0 || disk.node != m->node)
+        return err != 0 ? err : tables_fail(t, -E_INVAL, "disk %u is not in node %u", of.disk, m->node);
     if (m->n_chunks > INVENTORY_MAX)
         return tables_fail(t, -E_INVAL, "at most %d chunks in one inventory message",
                            INVENTORY_MAX);
@@ -330,18 +347,18 @@ int chunk_cmd_inventory(struct tables *t, const void *message)
         struct chunk chunk;
         err = chunk_get(t, held[i]->chunk, &chunk);
         bool stranger = err == -E_NOENT ? held[i]->chunk < t->state.next_chunk
-                                        : err == 0 && find_replica(&chunk, node.id) < 0;
+                                        : err == 0 && find_replica(&chunk, of.disk) < 0;
         if (stranger) /* an id we have not given out yet is from another life: better kept */
             unknown[reply.n_unknown++] = held[i]->chunk;
         bool drop = false;
         err = err == -E_NOENT ? 0 : err;
         if (err == 0 && !stranger && m->last == 0)
-            err = inventory_expect(t, &node, held[i]->chunk, held[i], &drop);
+            err = inventory_expect(t, &of, held[i]->chunk, held[i], &drop);
         if (drop)
             unknown[reply.n_unknown++] = held[i]->chunk;
         err = err == -E_NOENT ? 0 : err;
     }
     if (err == 0 && m->last != 0)
-        err = inventory_check_disk(t, &node, m->first, m->last, &index, &reply);
+        err = inventory_check_disk(t, &of, m->first, m->last, &index, &reply);
     return err == 0 ? tables_reply(t, &reply.base) : err;
 }

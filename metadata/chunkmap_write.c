@@ -22,6 +22,7 @@
 struct write_plan {
     struct inode inode;
     struct extent extent; /* the answer's */
+    struct policy policy;
     bool clone, inline_data, fresh;
     struct extent source; /* of a clone */
 };
@@ -30,10 +31,10 @@ struct write_plan {
 static int plan_hole(struct tables *t, uint64_t offset, const struct extent *before,
                      struct write_plan *plan)
 {
-    uint64_t slot = offset / MD_CHUNK_BYTES * MD_CHUNK_BYTES;
+    uint64_t slot = offset >> plan->policy.shift << plan->policy.shift;
     uint64_t start = slot, end;
     uint64_t before_end = before == NULL ? 0 : before->offset + before->length;
-    int err = extent_room(t, plan->inode.ino, offset, &end);
+    int err = extent_room(t, plan->inode.ino, offset, 0, plan->policy.shift, &end);
     if (err != 0)
         return err;
     if (before != NULL && before_end > slot) {
@@ -65,20 +66,31 @@ static int plan_make(struct tables *t, const Tarn__ChunkWrite *m, struct write_p
     return 0;
 }
 
+static void clone_members(struct tables *t, const struct chunk *source, bool draining, struct chunk *ret)
+{
+    for (unsigned i = 0; i < source->n_replicas; i++) {
+        struct disk disk;
+        const struct chunk_replica *r = &source->replicas[i];
+        if ((r->flags & REPLICA_READY) && disk_get(t, r->disk, &disk) == 0 && disk.up &&
+            (draining || !(disk.flags & DISK_DRAINING)))
+            ret->replicas[ret->n_replicas++] =
+                (struct chunk_replica){.disk = r->disk, .flags = REPLICA_READY};
+    }
+}
+
 /* A clone lives where its source is complete and reachable: each member copies from itself. */
 static int make_clone(struct tables *t, const struct chunk *source, struct chunk *ret)
 {
     *ret = (struct chunk){.id = tables_state(t)->next_chunk++,
                           .state = TARN__CHUNK_STATE__CHUNK_OPEN,
                           .want = source->want,
+                          .wish = source->wish,
+                          .domain = source->domain,
+                          .shift = source->shift,
                           .generation = 1};
-    for (unsigned i = 0; i < source->n_replicas; i++) {
-        struct node node;
-        const struct chunk_replica *r = &source->replicas[i];
-        if ((r->flags & REPLICA_READY) && clustermap_get(t, r->disk, &node) == 0 && node.up)
-            ret->replicas[ret->n_replicas++] =
-                (struct chunk_replica){.disk = r->disk, .flags = REPLICA_READY};
-    }
+    clone_members(t, source, false, ret);
+    if (ret->n_replicas == 0) /* better on a disk that is being emptied than nowhere */
+        clone_members(t, source, true, ret);
     return ret->n_replicas > 0
                ? 0
                : tables_fail(t, -E_UNAVAIL,
@@ -159,7 +171,7 @@ static int write_clone(struct tables *t, struct write_plan *plan)
     if (err == 0)
         err = make_pending(t, plan, plan->source.length, &chunk);
     if (err == 0)
-        err = extent_room(t, plan->inode.ino, plan->extent.offset, &end);
+        err = extent_room(t, plan->inode.ino, plan->extent.offset, plan->source.length, chunk.shift, &end);
     if (err != 0)
         return err;
     plan->extent.chunk = chunk.id;
@@ -170,7 +182,7 @@ static int write_clone(struct tables *t, struct write_plan *plan)
 static int write_new(struct tables *t, struct write_plan *plan, uint32_t writer)
 {
     struct chunk chunk;
-    int err = chunk_make(t, ns_copies(&plan->inode), writer, &chunk);
+    int err = chunk_make(t, &plan->policy, writer, &chunk);
     if (err != 0)
         return err;
     if (plan->inline_data)
@@ -201,6 +213,8 @@ int chunk_cmd_write(struct tables *t, const void *message)
     err = ns_inode_get(t, m->ino, &plan.inode);
     if (err == 0 && plan.inode.type != TARN__FILE_TYPE__FT_FILE)
         err = -E_INVAL;
+    if (err == 0)
+        err = policy_of(t, &plan.inode, &plan.policy);
     if (err == 0)
         err = plan_make(t, m, &plan, &current);
     if (err != 0)
@@ -248,7 +262,7 @@ static int swap_in(struct tables *t, struct inode *inode, struct extent *now, st
     }
     uint64_t end;
     if (err == 0)
-        err = extent_room(t, inode->ino, now->offset, &end);
+        err = extent_room(t, inode->ino, now->offset, now->length, chunk->shift, &end);
     if (err == 0)
         err = tables_del(t, &key);
     if (err != 0)

@@ -1,25 +1,10 @@
 #include "clustermap.h"
 
-#include "chunkmap.h"
 #include "common/err.h"
-#include "fence.h"
+#include "heal.h"
 
-void node_message(const struct node *node, Tarn__Node *out)
-{
-    tarn__node__init(out);
-    out->id = out->disk = node->id;
-    out->host = (char *)node->host;
-    out->rack = (char *)node->rack;
-    out->address = (char *)node->address;
-    out->local = (char *)node->local;
-    out->machine = (char *)node->machine;
-    out->up = node->up;
-    out->total = node->total;
-    out->free = node->free;
-    out->chunks = node->chunks;
-    out->epoch = node->epoch;
-    out->slots = node->slots;
-}
+/* Version 2: disks, flags; the recount went to the disks. */
+#define NODE_VERSION 2
 
 static void text_encode(const char *text, struct writer *w)
 {
@@ -42,15 +27,15 @@ static void text_decode(struct reader *r, char out[NODE_TEXT_MAX + 1])
 
 void node_encode(const struct node *node, struct writer *w)
 {
-    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, NODE_VERSION);
     writer_u8(w, node->up);
+    writer_u8(w, node->flags);
     writer_u64(w, node->total);
     writer_u64(w, node->free);
     writer_u64(w, node->chunks);
     writer_u64(w, node->epoch);
     writer_u64(w, node->down_since_ns);
     writer_u64(w, node->join_chunk);
-    writer_u64(w, node->recount);
     writer_u32(w, node->slots);
     writer_u8(w, node->uuid_len);
     writer_bytes(w, node->uuid, node->uuid_len);
@@ -59,22 +44,37 @@ void node_encode(const struct node *node, struct writer *w)
     text_encode(node->address, w);
     text_encode(node->local, w);
     text_encode(node->machine, w);
+    writer_u8(w, node->n_disks);
+    for (unsigned i = 0; i < node->n_disks; i++)
+        writer_u32(w, node->disks[i]);
+}
+
+static int disks_decode(struct reader *r, struct node *node)
+{
+    node->n_disks = reader_u8(r);
+    if (node->n_disks > NODE_DISKS_MAX)
+        return -E_CORRUPT;
+    for (unsigned i = 0; i < node->n_disks; i++)
+        node->disks[i] = reader_u32(r);
+    return 0;
 }
 
 int node_decode(uint32_t id, const void *data, size_t n, struct node *ret)
 {
     struct reader r = reader_init(data, n);
-    if (reader_u8(&r) != RECORD_VERSION)
+    uint8_t version = reader_u8(&r);
+    if (version != RECORD_VERSION && version != NODE_VERSION)
         return -E_CORRUPT;
-    struct node node = {.id = id};
+    struct node node = {.id = id, .n_disks = 1, .disks = {id}};
     node.up = reader_u8(&r) != 0;
+    node.flags = version == RECORD_VERSION ? 0 : reader_u8(&r);
     node.total = reader_u64(&r);
     node.free = reader_u64(&r);
     node.chunks = reader_u64(&r);
     node.epoch = reader_u64(&r);
     node.down_since_ns = reader_u64(&r);
     node.join_chunk = reader_u64(&r);
-    node.recount = reader_u64(&r);
+    node.recount = version == RECORD_VERSION ? reader_u64(&r) : 0;
     node.slots = reader_u32(&r);
     node.uuid_len = reader_u8(&r);
     const uint8_t *uuid = reader_bytes(&r, node.uuid_len);
@@ -86,6 +86,8 @@ int node_decode(uint32_t id, const void *data, size_t n, struct node *ret)
     text_decode(&r, node.address);
     text_decode(&r, node.local);
     text_decode(&r, node.machine);
+    if (version != RECORD_VERSION && disks_decode(&r, &node) != 0)
+        return -E_CORRUPT;
     if (r.failed || reader_left(&r) != 0)
         return -E_CORRUPT;
     *ret = node;
@@ -110,36 +112,110 @@ int clustermap_put(struct tables *t, const struct node *node)
     return tables_put(t, &key, &w);
 }
 
+struct disk disk_of_node(const struct node *node)
+{
+    return (struct disk){.id = node->id,
+                         .node = node->id,
+                         .up = node->up,
+                         .total = node->total,
+                         .free = node->free,
+                         .chunks = node->chunks,
+                         .down_since_ns = node->down_since_ns,
+                         .recount = node->recount};
+}
+
+size_t node_site_len(const char *rack)
+{
+    const char *second = rack[0] == '/' ? strchr(rack + 1, '/') : NULL;
+    return second == NULL ? 0 : (size_t)(second - rack);
+}
+
+/* ------------------------------------------------------------------ all of them */
 void cluster_fini(struct cluster *cluster)
 {
     free(cluster->nodes);
+    free(cluster->disks);
     *cluster = (struct cluster){0};
+}
+
+/* Room for one more in a growing array. */
+static int grow(void **items, size_t *cap, size_t count, size_t size)
+{
+    if (count < *cap)
+        return 0;
+    size_t wider = *cap == 0 ? 16 : *cap * 2;
+    void *grown = realloc(*items, wider * size);
+    if (grown == NULL)
+        return -E_NOMEM;
+    *items = grown;
+    *cap = wider;
+    return 0;
+}
+
+static uint32_t id_of(struct kv_val key)
+{
+    struct reader r = reader_init(key.data + 1, key.len - 1);
+    return (uint32_t)reader_be64(&r);
 }
 
 static int cluster_add(void *arg, struct kv_val key, struct kv_val value)
 {
     struct cluster *cluster = arg;
-    if (cluster->count == cluster->cap) {
-        size_t cap = cluster->cap == 0 ? 16 : cluster->cap * 2;
-        struct node *grown = realloc(cluster->nodes, cap * sizeof *grown);
-        if (grown == NULL)
-            return -E_NOMEM;
-        cluster->nodes = grown;
-        cluster->cap = cap;
-    }
-    struct reader r = reader_init(key.data + 1, key.len - 1);
-    int err = node_decode((uint32_t)reader_be64(&r), value.data, value.len,
-                          &cluster->nodes[cluster->count]);
+    int err = grow((void **)&cluster->nodes, &cluster->cap, cluster->count, sizeof *cluster->nodes);
     if (err == 0)
-        cluster->count++;
+        err = node_decode(id_of(key), value.data, value.len, &cluster->nodes[cluster->count]);
+    cluster->count += err == 0;
+    return err;
+}
+
+static int disk_add(struct cluster *cluster, const struct disk *disk)
+{
+    int err = grow((void **)&cluster->disks, &cluster->cap_disks, cluster->n_disks, sizeof *disk);
+    if (err == 0)
+        cluster->disks[cluster->n_disks++] = *disk;
+    return err;
+}
+
+static int cluster_add_disk(void *arg, struct kv_val key, struct kv_val value)
+{
+    struct disk disk;
+    int err = disk_decode(id_of(key), value.data, value.len, &disk);
+    return err == 0 ? disk_add(arg, &disk) : err;
+}
+
+static int disk_compare(const void *a, const void *b)
+{
+    const struct disk *x = a, *y = b;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* Nodes of version 1 that nothing has changed yet have no row for their disk. */
+static int add_implied(struct cluster *cluster)
+{
+    size_t rows = cluster->n_disks, at = 0;
+    int err = 0;
+    for (size_t i = 0; i < cluster->count && err == 0; i++) {
+        const struct node *node = &cluster->nodes[i];
+        while (at < rows && cluster->disks[at].id < node->id)
+            at++;
+        if ((at == rows || cluster->disks[at].id != node->id) && node->n_disks == 1 && node->disks[0] == node->id) {
+            struct disk disk = disk_of_node(node);
+            err = disk_add(cluster, &disk);
+        }
+    }
+    if (cluster->n_disks > rows)
+        qsort(cluster->disks, cluster->n_disks, sizeof *cluster->disks, disk_compare);
     return err;
 }
 
 int clustermap_load(struct tables *t, struct cluster *ret)
 {
     *ret = (struct cluster){0};
-    struct key prefix = key_table(TABLE_NODE);
-    return tables_scan(t, &prefix, &prefix, cluster_add, ret);
+    struct key nodes = key_table(TABLE_NODE), disks = key_table(TABLE_DISK);
+    int err = tables_scan(t, &nodes, &nodes, cluster_add, ret);
+    if (err == 0)
+        err = tables_scan(t, &disks, &disks, cluster_add_disk, ret);
+    return err == 0 ? add_implied(ret) : err;
 }
 
 const struct node *cluster_node(const struct cluster *cluster, uint32_t id)
@@ -155,6 +231,20 @@ const struct node *cluster_node(const struct cluster *cluster, uint32_t id)
     return low < cluster->count && cluster->nodes[low].id == id ? &cluster->nodes[low] : NULL;
 }
 
+const struct disk *cluster_disk(const struct cluster *cluster, uint32_t id)
+{
+    const struct disk wanted = {.id = id};
+    if (cluster->n_disks == 0)
+        return NULL;
+    return bsearch(&wanted, cluster->disks, cluster->n_disks, sizeof wanted, disk_compare);
+}
+
+const struct node *cluster_disk_node(const struct cluster *cluster, uint32_t id)
+{
+    const struct disk *disk = cluster_disk(cluster, id);
+    return disk == NULL ? NULL : cluster_node(cluster, disk->node);
+}
+
 unsigned cluster_up(const struct cluster *cluster)
 {
     unsigned up = 0;
@@ -163,175 +253,60 @@ unsigned cluster_up(const struct cluster *cluster)
     return up;
 }
 
-struct placement_node *cluster_for_placement(const struct cluster *cluster)
+unsigned cluster_places(const struct cluster *cluster)
 {
-    struct placement_node *out = calloc(cluster->count + 1, sizeof *out);
+    unsigned places = 0;
+    for (size_t i = 0; i < cluster->n_disks; i++)
+        places += !(cluster->disks[i].flags & DISK_DRAINING);
+    return places;
+}
+
+static uint64_t text_number(const char *text, size_t len)
+{
+    uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a: racks need a number, not a secret */
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ (uint8_t)text[i]) * 0x100000001b3ull;
+    return hash;
+}
+
+int cluster_placement(const struct cluster *cluster, uint64_t now, struct placement_disk **ret_disks,
+                      struct placement_map *ret_map)
+{
+    struct placement_disk *out = calloc(cluster->n_disks + 1, sizeof *out);
     if (out == NULL)
-        return NULL;
-    for (size_t i = 0; i < cluster->count; i++) {
-        const struct node *node = &cluster->nodes[i];
-        out[i] = (struct placement_node){.id = node->id, .free = node->free, .up = node->up};
-        size_t first = 0; /* a rack's number is the index of its first node */
-        while (strcmp(cluster->nodes[first].rack, node->rack) != 0)
-            first++;
-        out[i].rack = (uint32_t)first;
-    }
-    return out;
-}
-
-/* The id a joining node gets: its old one by uuid, the one it asks for, or the next. */
-static int join_id(struct tables *t, const Tarn__NodeJoin *m, struct node *ret)
-{
-    struct key key = key_named(TABLE_NODE_UUID, 0, (const char *)m->uuid.data, m->uuid.len);
-    struct kv_val value;
-    uint64_t id;
-    int err = tables_get(t, &key, &value);
-    if (err == 0)
-        err = number_decode(value.data, value.len, &id);
-    if (err == 0)
-        return clustermap_get(t, (uint32_t)id, ret);
-    if (err != -E_NOENT)
-        return err;
-    struct state *state = tables_state(t);
-    id = m->node->id != 0 ? m->node->id : state->next_node;
-    if (id > NODES_MAX)
-        return tables_fail(t, -E_INVAL, "node ids go up to %d", NODES_MAX);
-    struct node other;
-    err = clustermap_get(t, (uint32_t)id, &other);
-    if (err == 0)
-        return tables_fail(t, -E_EXIST, "node %u exists with another uuid", (unsigned)id);
-    if (err != -E_NOENT)
-        return err;
-    state->next_node = (uint32_t)MAX((uint64_t)state->next_node, id + 1);
-    *ret = (struct node){.id = (uint32_t)id, .uuid_len = (uint8_t)m->uuid.len};
-    memcpy(ret->uuid, m->uuid.data, m->uuid.len);
-    _cleanup_(writer_fini) struct writer w = {0};
-    number_encode(id, &w);
-    return tables_put(t, &key, &w);
-}
-
-static int text_set(char out[NODE_TEXT_MAX + 1], const char *text)
-{
-    size_t len = strlen(text);
-    if (len > NODE_TEXT_MAX)
-        return -E_INVAL;
-    memcpy(out, text, len + 1);
-    return 0;
-}
-
-static int node_describe(struct node *node, const Tarn__Node *given)
-{
-    node->total = given->total;
-    node->free = given->free;
-    node->chunks = given->chunks;
-    node->slots = given->slots;
-    int err = text_set(node->host, given->host);
-    if (err == 0)
-        err = text_set(node->rack, given->rack);
-    if (err == 0)
-        err = text_set(node->address, given->address);
-    if (err == 0)
-        err = text_set(node->local, given->local);
-    return err == 0 ? text_set(node->machine, given->machine) : err;
-}
-
-static int node_changed(struct tables *t, struct node *node)
-{
-    node->recount = 1;
-    t->result->nodes_changed = true;
-    int err = clustermap_put(t, node);
-    return err == 0 ? chunk_recount_step(t, node->id) : err;
-}
-
-int clustermap_cmd_join(struct tables *t, const void *message)
-{
-    const Tarn__NodeJoin *m = message;
-    if (m->node == NULL || m->uuid.len == 0 || m->uuid.len > NODE_UUID_MAX)
-        return tables_fail(t, -E_INVAL,
-                           "a node joins with a description and a uuid of 1 to %d bytes",
-                           NODE_UUID_MAX);
-    struct node node;
-    int err = join_id(t, m, &node);
-    if (err == 0)
-        err = node_describe(&node, m->node);
-    if (err != 0)
-        return err;
-    node.up = true;
-    node.down_since_ns = 0;
-    node.epoch = ++tables_state(t)->epoch;
-    node.join_chunk = t->state.next_chunk;
-    err = node_changed(t, &node);
-    if (err != 0)
-        return err;
-    Tarn__NodeJoinReply reply = TARN__NODE_JOIN_REPLY__INIT;
-    reply.id = reply.disk = node.id;
-    reply.epoch = node.epoch;
-    reply.first_chunk = node.join_chunk;
-    _cleanup_(fence_news_fini) struct fence_news news = {0};
-    err = fence_read(t, 0, true, &news);
-    if (err != 0)
-        return err;
-    reply.fence_last = news.last;
-    reply.fences = news.pointers;
-    reply.n_fences = news.n;
-    reply.sessions = &news.set;
-    return tables_reply(t, &reply.base);
-}
-
-int clustermap_cmd_set(struct tables *t, const void *message)
-{
-    const Tarn__NodeSet *m = message;
-    struct node node;
-    int err = clustermap_get(t, m->node, &node);
-    if (err != 0)
-        return err;
-    if (m->total != 0) {
-        node.total = m->total;
-        node.free = m->free;
-        node.chunks = m->chunks;
-    }
-    if (m->fill_only || m->up == node.up)
-        return clustermap_put(t, &node);
-    node.up = m->up;
-    node.down_since_ns = m->up ? 0 : t->now;
-    tables_state(t)->epoch++;
-    return node_changed(t, &node);
-}
-
-int clustermap_query_list(struct tables *t, const void *message)
-{
-    _cleanup_(cluster_fini) struct cluster cluster;
-    int err = clustermap_load(t, &cluster);
-    if (err != 0)
-        return err;
-    _cleanup_free_ Tarn__Node *nodes = calloc(cluster.count + 1, sizeof *nodes);
-    _cleanup_free_ Tarn__Node **pointers = calloc(cluster.count + 1, sizeof *pointers);
-    if (nodes == NULL || pointers == NULL)
         return -E_NOMEM;
-    for (size_t i = 0; i < cluster.count; i++) {
-        node_message(&cluster.nodes[i], &nodes[i]);
-        pointers[i] = &nodes[i];
+    for (size_t i = 0; i < cluster->n_disks; i++) {
+        const struct disk *disk = &cluster->disks[i];
+        const struct node *node = cluster_node(cluster, disk->node);
+        out[i] = (struct placement_disk){.id = disk->id,
+                                         .node = disk->node,
+                                         .total = disk->total,
+                                         .used = disk_used(disk),
+                                         .free = disk->free,
+                                         .queue = disk->queue,
+                                         .up = disk->up,
+                                         .draining = disk->flags & DISK_DRAINING};
+        out[i].away = !disk->up && (now >= disk->down_since_ns + HEAL_DELAY_NS || now < disk->down_since_ns);
+        if (node != NULL) {
+            out[i].rack = text_number(node->rack, strlen(node->rack));
+            out[i].site = text_number(node->rack, node_site_len(node->rack));
+        }
     }
-    Tarn__NodeListReply reply = TARN__NODE_LIST_REPLY__INIT;
-    reply.n_nodes = cluster.count;
-    reply.nodes = pointers;
-    return tables_reply(t, &reply.base);
+    int err = placement_map_init(ret_map, out, cluster->n_disks);
+    if (err != 0)
+        free(out);
+    else
+        *ret_disks = out;
+    return err;
 }
 
-int clustermap_query_statfs(struct tables *t, const void *message)
+bool cluster_node_empty(const struct cluster *cluster, const struct node *node, uint64_t *ret_dependents)
 {
-    _cleanup_(cluster_fini) struct cluster cluster;
-    int err = clustermap_load(t, &cluster);
-    if (err != 0)
-        return err;
-    Tarn__StatFsReply reply = TARN__STAT_FS_REPLY__INIT;
-    unsigned up = cluster_up(&cluster);
-    for (size_t i = 0; i < cluster.count; i++) {
-        reply.total += cluster.nodes[i].total;
-        reply.free += cluster.nodes[i].up ? cluster.nodes[i].free : 0;
+    *ret_dependents = 0;
+    for (unsigned i = 0; i < node->n_disks; i++) {
+        const struct disk *disk = cluster_disk(cluster, node->disks[i]);
+        if (disk != NULL)
+            *ret_dependents += disk->ready + disk->copying;
     }
-    reply.files = t->state.files;
-    up = MIN(up, (unsigned)MD_COPIES_DEFAULT);
-    reply.usable = reply.free / MAX(up, 1u);
-    return tables_reply(t, &reply.base);
+    return *ret_dependents == 0;
 }

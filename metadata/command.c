@@ -3,10 +3,12 @@
 #include "bulk.h"
 #include "chunkmap.h"
 #include "clustermap.h"
+#include "heal.h"
 #include "jobq.h"
 #include "lock.h"
 #include "namespace.h"
 #include "ops.h"
+#include "policy.h"
 #include "query.h"
 #include "session.h"
 #include "user.h"
@@ -71,6 +73,16 @@ static const struct command commands[] = {
     {OP_BATCH, "BATCH", &tarn__batch__descriptor, bulk_cmd_batch, CTX(Tarn__Batch), 0},
     {OP_LOOKUPS, "LOOKUPS", &tarn__lookups__descriptor, bulk_query_lookups, CTX(Tarn__Lookups),
      COMMAND_QUERY},
+    {OP_POLICY_SET, "POLICY_SET", &tarn__policy_set__descriptor, policy_cmd_set,
+     CTX(Tarn__PolicySet), 0},
+    {OP_NODE_DRAIN, "NODE_DRAIN", &tarn__node_drain__descriptor, clustermap_cmd_drain,
+     CTX(Tarn__NodeDrain), 0},
+    {OP_TOPOLOGY_SET, "TOPOLOGY_SET", &tarn__topology_set__descriptor, clustermap_cmd_topology,
+     CTX(Tarn__TopologySet), 0},
+    {OP_POLICY_GET, "POLICY_GET", &tarn__policy_get__descriptor, policy_query_get,
+     CTX(Tarn__PolicyGet), COMMAND_QUERY},
+    {OP_HEAL_STATUS, "HEAL_STATUS", &tarn__heal_status__descriptor, heal_query_status,
+     CTX(Tarn__HealStatus), COMMAND_QUERY},
     {OP_LOOKUP, "LOOKUP", &tarn__lookup__descriptor, query_lookup, CTX(Tarn__Lookup),
      COMMAND_QUERY},
     {OP_ACCESS, "ACCESS", &tarn__access__descriptor, query_access, CTX(Tarn__Access),

@@ -63,11 +63,6 @@ int ns_may(struct tables *t, const struct inode *inode, unsigned mask)
     return (inode->mode >> shift & mask) == mask ? 0 : -E_ACCES;
 }
 
-uint8_t ns_copies(const struct inode *inode)
-{
-    return inode->copies != 0 ? inode->copies : MD_COPIES_DEFAULT;
-}
-
 void ns_attr(const struct inode *inode, Tarn__Attr *out)
 {
     tarn__attr__init(out);
@@ -131,7 +126,7 @@ int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new
     struct inode inode = {.ino = tables_state(t)->next_ino++,
                           .type = spec->type,
                           .flags = spec->flags,
-                          .copies = spec->copies != 0 ? spec->copies : dir->copies,
+                          .copies = spec->copies, /* 0: inherited when chunks are made (policy.h) */
                           .mode = spec->mode & 07777,
                           .nlink = 1,
                           .uid = spec->uid,

@@ -2,6 +2,7 @@
 
 #include "chunkmap.h"
 #include "common/err.h"
+#include "heal_state.h"
 #include "namespace.h"
 #include "session.h"
 
@@ -245,5 +246,13 @@ int query_status(struct tables *t, const void *message)
         return err;
     reply.sessions = t->state.sessions;
     reply.pending_tasks = t->state.tasks;
+    struct heal_state heal;
+    err = heal_state_get(t, &heal);
+    if (err != 0)
+        return err;
+    reply.weak = heal.weak;
+    reply.reduced = heal.reduced;
+    for (size_t i = 0; i < cluster.count; i++)
+        reply.draining += (cluster.nodes[i].flags & NODE_DRAINING) != 0;
     return tables_reply(t, &reply.base);
 }

@@ -55,6 +55,10 @@ enum table {
     TABLE_LOCK_WAIT = 'W',
     TABLE_SESSION_LOCK = 'l',
     TABLE_NODE = 'N',
+    TABLE_DISK = 'd',
+    TABLE_HEAL = 'g',  /* one row: struct heal_state */
+    TABLE_SINCE = 'y', /* since chunk: chunks below their target or in too few domains, oldest first */
+    TABLE_POLICY = 'o',
     TABLE_NODE_UUID = 'n',
     TABLE_ROLE = 'A',
     TABLE_USER = 'Y',
@@ -160,6 +164,7 @@ enum replica_flags {
 struct chunk_replica {
     uint32_t disk;
     uint8_t flags;
+    uint32_t source; /* copying: the disk it is read from; 0 = any (version 1) */
     uint64_t length;
     uint32_t digest;
 };
@@ -178,6 +183,14 @@ struct chunk {
     uint64_t generation, length;
     uint64_t session; /* pending: whose */
     uint64_t heal_after_ns;
+    /* Version 2. A row of version 1 has none of it and is not counted on its disks until it is saved
+     * again. */
+    bool counted;      /* in the rows of its disks */
+    uint8_t domain;    /* enum domain: what copies must not share */
+    uint8_t spread;    /* different domains of the live copies */
+    uint8_t wish;      /* copies that the policy asks; `want` is what there are disks for */
+    uint8_t shift;     /* log2 of the bytes it may grow to; 0 = 26 */
+    uint64_t since_ns; /* below its target or in too few domains since then; 0 = it is not */
     uint8_t n_replicas;
     struct chunk_replica replicas[MD_REPLICAS_MAX];
 };
@@ -188,6 +201,7 @@ struct store_task {
     uint64_t id;  /* from the key */
     uint8_t kind; /* Tarn__ChunkTask__Kind */
     uint64_t chunk, generation, length;
+    uint32_t disk; /* of the node; 0 = its first (version 1) */
 };
 void store_task_encode(const struct store_task *task, struct writer *w);
 int store_task_decode(uint64_t id, const void *data, size_t n, struct store_task *ret);
@@ -198,6 +212,9 @@ struct upload {
     uint32_t uid;
     uint8_t copies;
     uint64_t created;
+    bool own_copies; /* version 2: said by the writer, not by a policy */
+    uint8_t domain, shift;
+    uint64_t group; /* affinity */
 };
 void upload_encode(const struct upload *upload, struct writer *w);
 int upload_decode(uint64_t id, const void *data, size_t n, struct upload *ret);

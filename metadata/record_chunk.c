@@ -2,6 +2,12 @@
 #include "common/err.h"
 #include "record.h"
 
+/* Version 2 of chunks and tasks says of which disk, and how far apart copies are to be. */
+#define CHUNK_VERSION 2
+#define TASK_VERSION 2
+#define UPLOAD_VERSION 2 /* … and the rest of the policy */
+#define STORED_SINCE 0x80 /* in the stored flags: the row has since_ns */
+
 static int done(const struct reader *r)
 {
     return r->failed || reader_left(r) != 0 ? -E_CORRUPT : 0;
@@ -9,10 +15,10 @@ static int done(const struct reader *r)
 
 void chunk_encode(const struct chunk *chunk, struct writer *w)
 {
-    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, CHUNK_VERSION);
     writer_u8(w, chunk->state);
     writer_u8(w, chunk->want);
-    writer_u8(w, chunk->flags);
+    writer_u8(w, chunk->flags | (chunk->since_ns != 0 ? STORED_SINCE : 0));
     writer_u8(w, chunk->live);
     writer_u64(w, chunk->owner);
     writer_u64(w, chunk->owner_offset);
@@ -21,6 +27,12 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
     if (chunk->flags & CHUNK_PENDING)
         writer_u64(w, chunk->session);
     writer_u64(w, chunk->heal_after_ns);
+    writer_u8(w, chunk->domain);
+    writer_u8(w, chunk->spread);
+    writer_u8(w, chunk->wish);
+    writer_u8(w, chunk->shift);
+    if (chunk->since_ns != 0)
+        writer_u64(w, chunk->since_ns);
     writer_u8(w, chunk->n_replicas);
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         const struct chunk_replica *rep = &chunk->replicas[i];
@@ -30,13 +42,32 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
             writer_u64(w, rep->length);
             writer_u32(w, rep->digest);
         }
+        if (rep->flags & REPLICA_COPYING)
+            writer_u32(w, rep->source);
     }
+}
+
+static void chunk_decode_placement(struct reader *r, uint8_t version, struct chunk *c)
+{
+    bool since = (c->flags & STORED_SINCE) != 0;
+    c->flags &= (uint8_t)~STORED_SINCE;
+    c->wish = c->want;
+    if (version == RECORD_VERSION)
+        return;
+    c->counted = true;
+    c->domain = reader_u8(r);
+    c->spread = reader_u8(r);
+    c->wish = reader_u8(r);
+    c->shift = reader_u8(r);
+    if (since)
+        c->since_ns = reader_u64(r);
 }
 
 int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret)
 {
     struct reader r = reader_init(data, n);
-    if (reader_u8(&r) != RECORD_VERSION)
+    uint8_t version = reader_u8(&r);
+    if (version != RECORD_VERSION && version != CHUNK_VERSION)
         return -E_CORRUPT;
     struct chunk c = {.id = id};
     c.state = reader_u8(&r);
@@ -50,8 +81,9 @@ int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret)
     if (c.flags & CHUNK_PENDING)
         c.session = reader_u64(&r);
     c.heal_after_ns = reader_u64(&r);
+    chunk_decode_placement(&r, version, &c);
     c.n_replicas = reader_u8(&r);
-    if (c.n_replicas > MD_REPLICAS_MAX)
+    if (c.n_replicas > MD_REPLICAS_MAX || c.shift > 26)
         return -E_CORRUPT;
     for (unsigned i = 0; i < c.n_replicas; i++) {
         struct chunk_replica *rep = &c.replicas[i];
@@ -61,6 +93,8 @@ int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret)
             rep->length = reader_u64(&r);
             rep->digest = reader_u32(&r);
         }
+        if (version != RECORD_VERSION && (rep->flags & REPLICA_COPYING))
+            rep->source = reader_u32(&r);
     }
     if (done(&r) != 0)
         return -E_CORRUPT;
@@ -70,23 +104,27 @@ int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret)
 
 void store_task_encode(const struct store_task *task, struct writer *w)
 {
-    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, TASK_VERSION);
     writer_u8(w, task->kind);
     writer_u64(w, task->chunk);
     writer_u64(w, task->generation);
     writer_u64(w, task->length);
+    writer_u32(w, task->disk);
 }
 
 int store_task_decode(uint64_t id, const void *data, size_t n, struct store_task *ret)
 {
     struct reader r = reader_init(data, n);
-    if (reader_u8(&r) != RECORD_VERSION)
+    uint8_t version = reader_u8(&r);
+    if (version != RECORD_VERSION && version != TASK_VERSION)
         return -E_CORRUPT;
     struct store_task task = {.id = id};
     task.kind = reader_u8(&r);
     task.chunk = reader_u64(&r);
     task.generation = reader_u64(&r);
     task.length = reader_u64(&r);
+    if (version == TASK_VERSION)
+        task.disk = reader_u32(&r);
     if (done(&r) != 0)
         return -E_CORRUPT;
     *ret = task;
@@ -95,24 +133,35 @@ int store_task_decode(uint64_t id, const void *data, size_t n, struct store_task
 
 void upload_encode(const struct upload *upload, struct writer *w)
 {
-    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, UPLOAD_VERSION);
     writer_u64(w, upload->session);
     writer_u32(w, upload->uid);
     writer_u8(w, upload->copies);
     writer_u64(w, upload->created);
+    writer_u8(w, upload->own_copies);
+    writer_u8(w, upload->domain);
+    writer_u8(w, upload->shift);
+    writer_u64(w, upload->group);
 }
 
 int upload_decode(uint64_t id, const void *data, size_t n, struct upload *ret)
 {
     struct reader r = reader_init(data, n);
-    if (reader_u8(&r) != RECORD_VERSION)
+    uint8_t version = reader_u8(&r);
+    if (version != RECORD_VERSION && version != UPLOAD_VERSION)
         return -E_CORRUPT;
-    struct upload upload = {.id = id};
+    struct upload upload = {.id = id, .shift = 26};
     upload.session = reader_u64(&r);
     upload.uid = reader_u32(&r);
     upload.copies = reader_u8(&r);
     upload.created = reader_u64(&r);
-    if (done(&r) != 0)
+    if (version == UPLOAD_VERSION) {
+        upload.own_copies = reader_u8(&r) != 0;
+        upload.domain = reader_u8(&r);
+        upload.shift = reader_u8(&r);
+        upload.group = reader_u64(&r);
+    }
+    if (done(&r) != 0 || upload.shift < 20 || upload.shift > 26)
         return -E_CORRUPT;
     *ret = upload;
     return 0;

@@ -5,6 +5,8 @@
 #include "common/check.h"
 #include "meta.pb-c.h"
 #include "metadata/clustermap.h"
+#include "metadata/heal_state.h"
+#include "metadata/policy.h"
 #include "metadata/fsm.h"
 #include "metadata/lock.h"
 #include "metadata/record.h"
@@ -49,6 +51,11 @@ static void try_rows(const uint8_t *data, size_t n)
         struct node node;
         struct role role;
         struct extent extent;
+        struct disk disk;
+        struct policy policy;
+        struct heal_state heal;
+        struct upload upload;
+        struct store_task task;
     } row;
     (void)inode_decode(1, data, n, &inode);
     inode_fini(&inode);
@@ -60,6 +67,11 @@ static void try_rows(const uint8_t *data, size_t n)
     (void)node_decode(1, data, n, &row.node);
     (void)role_decode(data, n, &row.role);
     (void)extent_decode(1, data, n, &row.extent);
+    (void)disk_decode(1, data, n, &row.disk);
+    (void)policy_decode(data, n, &row.policy);
+    (void)heal_state_decode(data, n, &row.heal);
+    (void)upload_decode(1, data, n, &row.upload);
+    (void)store_task_decode(1, data, n, &row.task);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -10,7 +10,9 @@
 #include "common/err.h"
 #include "golden.h"
 #include "metadata/clustermap.h"
+#include "metadata/heal_state.h"
 #include "metadata/lock.h"
+#include "metadata/policy.h"
 #include "metadata/record.h"
 
 static const char *golden_path;
@@ -118,14 +120,22 @@ KIND(chunk,
       .owner_offset = 64 << 20,
       .generation = 2,
       .length = 100,
-      .n_replicas = 2,
+      .counted = true,
+      .domain = 3,
+      .spread = 2,
+      .wish = 4,
+      .shift = 24,
+      .since_ns = 5,
+      .n_replicas = 3,
       .replicas = {
           {.disk = 1, .flags = REPLICA_READY | REPLICA_SEALED, .length = 100, .digest = 0xabcd},
-          {.disk = 2, .flags = REPLICA_READY}}})
+          {.disk = 2, .flags = REPLICA_READY},
+          {.disk = 3, .flags = REPLICA_COPYING, .source = 1}}})
 AGAIN(chunk, 1, )
-KIND(store_task, {.kind = 3, .chunk = 9, .generation = 2, .length = 100})
+KIND(store_task, {.kind = 3, .chunk = 9, .generation = 2, .length = 100, .disk = 65536})
 AGAIN(store_task, 1, )
-KIND(upload, {.session = 4, .uid = 1000, .copies = 2, .created = 99})
+KIND(upload, {.session = 4, .uid = 1000, .copies = 2, .created = 99, .own_copies = true, .domain = 2, .shift = 26,
+              .group = 7})
 AGAIN(upload, 1, )
 KIND(session, {.fence = 9,
                .timeout_ms = 30000,
@@ -149,6 +159,9 @@ KIND(node, {.up = true,
             .chunks = 3,
             .epoch = 2,
             .slots = 4,
+            .flags = NODE_DRAINING | NODE_RACK_PINNED,
+            .n_disks = 2,
+            .disks = {2, 65536},
             .uuid_len = 2,
             .uuid = {1, 2},
             .host = "h",
@@ -191,6 +204,17 @@ static int number_again(const void *data, size_t n, struct writer *w)
     return err;
 }
 
+KIND(disk,
+     {.node = 2, .up = true, .flags = DISK_DRAINING, .total = 1000, .free = 500, .chunks = 3, .queue = 4,
+      .down_since_ns = 5, .recount = 6, .ready = 7, .copying = 8, .leaving = 9, .sources = 10, .bytes = 11,
+      .bytes_at = 12, .busy_ns = 13, .drain_since_ns = 14, .balance_after_ns = 15, .uuid_len = 2, .uuid = {1, 2}})
+AGAIN(disk, 1, )
+KIND(policy, {.copies = 2, .domain = 3, .shift = 24, .affinity_len = 5, .affinity = "study"})
+AGAIN(policy)
+KIND(heal_state, {.weak = 1, .reduced = 2, .missing_bytes = 3, .copied_bytes = 4, .rate = 5, .walk_next = 6,
+                  .walk_end = 7, .counting = true, .policies = 8, .drain_disk = 9, .balancing = true})
+AGAIN(heal_state)
+
 static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"inode_file", inode_file_example, inode_again},
                                     {"inode_dir", inode_dir_example, inode_again},
@@ -206,6 +230,9 @@ static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"opens", opens_example, opens_again},
                                     {"role", role_example, role_again},
                                     {"node", node_example, node_again},
+                                    {"disk", disk_example, disk_again},
+                                    {"policy", policy_example, policy_again},
+                                    {"heal_state", heal_state_example, heal_state_again},
                                     {"lock_table", lock_table_example, lock_table_again},
                                     {"number", number_example, number_again}};
 
@@ -253,7 +280,11 @@ static void rows_of_version_1_are_read(void **state)
                {"inode_dir_v1", inode_again},
                {"inode_device_v1", inode_again},
                {"session_v1", session_again},
-               {"opens_v1", opens_again}};
+               {"opens_v1", opens_again},
+               {"chunk_v1", chunk_again},
+               {"store_task_v1", store_task_again},
+               {"upload_v1", upload_again},
+               {"node_v1", node_again}};
     for (size_t i = 0; i < ARRAY_SIZE(old); i++) {
         uint8_t bytes[1024];
         _cleanup_(writer_fini) struct writer w = {0}, none = {0};
@@ -282,6 +313,16 @@ static void rows_of_version_1_are_read(void **state)
     assert_int_equal(state_decode(bytes, n, &s), 0);
     assert_int_equal(s.below_target, 5);
     assert_int_equal(s.tree_upgrade, 1); /* parents are to be found */
+    struct chunk chunk;
+    n = golden_read(golden_path, "chunk_v1", bytes, sizeof bytes);
+    assert_int_equal(chunk_decode(1, bytes, n, &chunk), 0);
+    assert_false(chunk.counted);
+    assert_int_equal(chunk.wish, 3);
+    struct node node;
+    n = golden_read(golden_path, "node_v1", bytes, sizeof bytes);
+    assert_int_equal(node_decode(9, bytes, n, &node), 0);
+    assert_int_equal(node.n_disks, 1); /* it was its one disk */
+    assert_int_equal(node.disks[0], 9);
 }
 
 /* A row of a version that counts fewer numbers has zeros; one that counts more is not ours. */

@@ -1,0 +1,43 @@
+/* What heal.c and heal_move.c share: the disks as they are in this step, and one chunk's decision carried
+ * out. */
+#ifndef TARN_METADATA_HEAL_IMPL_H
+#define TARN_METADATA_HEAL_IMPL_H
+
+#include "chunkmap.h"
+#include "heal.h"
+#include "heal_plan.h"
+#include "heal_state.h"
+
+#define HEAL_STEP_LOOK 256  /* chunks looked at in one step */
+#define HEAL_STEP_COPIES 64 /* COPY tasks given out in one step */
+/* What we let one disk give and take in a second: lost copies are made as fast as a good disk writes;
+ * moves leave most of it to clients. The stores slow down further by what clients feel. */
+#define HEAL_RATE MIB(256)
+#define MOVE_RATE MIB(64)
+#define HEAL_BURST_NS (3 * 1000000000ull)
+#define MOVE_BURST_NS (1 * 1000000000ull)
+
+enum heal_kind { HEAL_LOST, HEAL_MOVE };
+struct healer {
+    struct tables *t;
+    struct cluster cluster;
+    struct placement_disk *disks;
+    struct placement_map map;
+    enum heal_kind kind;
+    unsigned copies;  /* given out in this step */
+    bool busy;        /* some disk has enough to do: what found no place may find one later */
+};
+int healer_init(struct healer *h, struct tables *t, enum heal_kind kind);
+void healer_fini(struct healer *h);
+/* The chunk as the pure code sees it. `policy` NULL: no affinity. */
+void healer_view(const struct chunk *chunk, const struct policy *policy, struct heal_chunk *ret);
+/* Gives out one COPY. Not yet saved. */
+int healer_copy(struct healer *h, struct chunk *chunk, size_t target, size_t source);
+/* Decides and carries out, and saves when something changed. `may_add` false: copies only leave. */
+int healer_chunk(struct healer *h, struct chunk *chunk, bool may_add, bool improve, struct heal_decision *ret);
+
+/* heal_move.c: one step of what is most due of walk, drain, domains and balance. */
+int heal_move_step(struct tables *t);
+bool heal_move_due(struct tables *t, const struct cluster *cluster, const struct heal_state *heal, uint64_t now);
+
+#endif
