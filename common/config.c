@@ -118,6 +118,26 @@ static const char *parse_node(struct config *config, char *text)
     return wrong;
 }
 
+static const char *parse_path(const char *text, char ret[256])
+{
+    if (text[0] != '/')
+        return "it must be an absolute path";
+    if (strlen(text) >= 256)
+        return "a path has at most 255 characters here";
+    strcpy(ret, text);
+    return NULL;
+}
+
+static const char *parse_topology_script(struct config *config, char *text)
+{
+    return parse_path(text, config->topology_script);
+}
+
+static const char *parse_topology_table(struct config *config, char *text)
+{
+    return parse_path(text, config->topology_table);
+}
+
 static const struct setting {
     const char *name;
     const char *(*parse)(struct config *config, char *text);
@@ -125,6 +145,7 @@ static const struct setting {
 } settings[] = {
     {"cluster_id", parse_cluster_id, true}, {"key", parse_key, true},    {"meta", parse_meta, true},
     {"gateway", parse_gateway, false},      {"node", parse_node, false},
+    {"topology_script", parse_topology_script, false}, {"topology_table", parse_topology_table, false},
 };
 
 /* ---- lines ---- */

@@ -12,6 +12,8 @@ struct config {
     unsigned n_meta;
     char meta[CONFIG_META_MAX][64];    /* meta = tcp:H:P tcp:H:P ... ; index + 1 is the replica id */
     char gateway[64];                  /* gateway = tcp:H:P (first one, for TARN_API_URL) */
+    char topology_script[256];         /* topology_script, topology_table = PATH: where racks are asked for */
+    char topology_table[256];
     uint32_t node;                     /* node = N: the storage node this machine is; 0 = none */
 };
 /* path NULL: $TARN_CONFIG, else the default. On failure *ret_why (static buffer of the thread) is

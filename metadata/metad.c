@@ -52,6 +52,8 @@ static void run(void *arg)
                                                  .n_servers = metad->config.n_meta,
                                                  .addresses = addresses,
                                                  .auth = &metad->config.auth}};
+    memcpy(options.topology.script, metad->config.topology_script, sizeof options.topology.script);
+    memcpy(options.topology.table, metad->config.topology_table, sizeof options.topology.table);
     struct server *server = NULL;
     metad->err = server_start(metad->io, &options, &server);
     if (metad->err == 0) {

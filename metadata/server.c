@@ -401,6 +401,8 @@ static int serve(struct server *server, struct io_listener **listener,
         err = spawn(server, "nodes", node_fiber);
     if (err == 0)
         err = spawn(server, "fences", fence_fiber);
+    if (err == 0)
+        err = spawn(server, "racks", topology_fiber);
     return err == 0 ? spawn(server, "work", work_fiber) : err;
 }
 
@@ -411,6 +413,7 @@ int server_start(struct io *io, const struct server_options *options, struct ser
         return -E_NOMEM;
     server->io = io;
     server->nodes_stale = true;
+    server->topology = options->topology;
     lease_table_init(&server->leases);
     if (options->leases_max != 0)
         server->leases.total_max = options->leases_max;

@@ -8,11 +8,13 @@
 #include "common/io.h"
 #include "common/rpc.h"
 #include "replica.h"
+#include "topology.h"
 
 struct server;
 struct server_options {
     const char *listen;             /* address to serve on */
     size_t leases_max, leases_session_max; /* read leases out at a time, of all and of one session; 0 = lease.h's */
+    struct topology topology;       /* where nodes' racks are asked for; zero = nowhere */
     struct replica_options replica; /* on_result, on_leader and arg are the server's */
 };
 /* Opens the replica and serves. Errors: those of io_listen() and replica_start(). */

@@ -36,6 +36,7 @@ struct live_node {
     uint64_t epoch, total, free, chunks; /* as the tables have them */
     uint64_t last_total, last_free, last_chunks; /* as the last beat said */
     uint64_t heard_ms, filled_ms;
+    uint32_t queue; /* as the tables have it */
     uint32_t given_crc; /* of the tasks it was last given */
     uint64_t fence_ordered, fence_closed; /* as its beats said to this leader */
 };
@@ -63,6 +64,8 @@ struct server {
     struct map sessions; /* id → struct live_session */
     uint64_t session_round;
     struct map nodes; /* id → struct live_node */
+    struct topology topology;
+    bool racks_wanted; /* some node has none */
     bool nodes_stale; /* the tables changed since they were read */
     struct fiber_queue tasks_wake;
     struct fiber_queue leader_wake;
@@ -142,5 +145,7 @@ void server_nodes_forget(struct server *server);
 int server_nodes_refresh(struct server *server); /* what the tables say about nodes, when it changed */
 void node_fiber(void *arg);
 void work_fiber(void *arg);
+/* ---- server_topology.c ---- */
+void topology_fiber(void *arg);
 
 #endif

@@ -5,6 +5,7 @@
 #include "common/log.h"
 
 #define NODES_MAX 65536
+#define NODE_QUEUE_STEP 8 /* a change of the queue that placement is told of */
 
 static struct live_node *node_get(struct server *server, uint32_t id)
 {
@@ -48,6 +49,7 @@ static int nodes_take(struct server *server, const Tarn__NodeListReply *list)
         node->total = from->total;
         node->free = from->free;
         node->chunks = from->chunks;
+        server->racks_wanted |= !from->rack_known;
     }
     return 0;
 }
@@ -77,7 +79,9 @@ int server_nodes_refresh(struct server *server)
     return err;
 }
 
-static int node_set(struct server *server, const struct live_node *node, bool up, bool fill_only)
+/* `beat` NULL: nothing new is known of its disks. */
+static int node_set(struct server *server, const struct live_node *node, bool up, bool fill_only,
+                    const Tarn__NodeBeat *beat)
 {
     Tarn__NodeSet set = TARN__NODE_SET__INIT;
     set.node = node->id;
@@ -86,6 +90,9 @@ static int node_set(struct server *server, const struct live_node *node, bool up
     set.free = node->free;
     set.chunks = node->chunks;
     set.fill_only = fill_only;
+    set.queue = node->queue;
+    set.disks = beat != NULL ? beat->disks : NULL;
+    set.n_disks = beat != NULL ? beat->n_disks : 0;
     return server_propose(server, OP_NODE_SET, &set.base);
 }
 
@@ -93,7 +100,8 @@ static int node_set(struct server *server, const struct live_node *node, bool up
 static bool fill_differs(const struct live_node *node, const Tarn__NodeBeat *beat)
 {
     uint64_t change = beat->free > node->free ? beat->free - node->free : node->free - beat->free;
-    return beat->total != node->total || change > node->total / 100;
+    uint32_t queue = beat->queue > node->queue ? beat->queue - node->queue : node->queue - beat->queue;
+    return beat->total != node->total || change > node->total / 100 || queue >= NODE_QUEUE_STEP;
 }
 
 static int beat_record(struct server *server, struct live_node *node, const Tarn__NodeBeat *beat)
@@ -111,9 +119,10 @@ static int beat_record(struct server *server, struct live_node *node, const Tarn
     node->total = beat->total;
     node->free = beat->free;
     node->chunks = beat->chunks;
+    node->queue = beat->queue;
     if (rise)
         log_info("node %u is up", node->id);
-    return node_set(server, node, true, !rise);
+    return node_set(server, node, true, !rise, beat);
 }
 
 static int beat_done(struct server *server, const Tarn__NodeBeat *beat)
@@ -241,7 +250,7 @@ static int nodes_check(struct server *server)
         if (node == NULL)
             continue;
         log_warn("node %u has fallen silent: it counts as down", node->id);
-        err = node_set(server, node, false, false);
+        err = node_set(server, node, false, false, NULL);
     }
     return err;
 }

@@ -42,7 +42,7 @@ static void parse(int argc, char **argv, struct arguments *a)
         {"listen", CLI_ADDRESS, &a->listen, "ADDR", "tcp:HOST:PORT, port 0 for any (default tcp:127.0.0.1:0)", 0, 0},
         {"local", CLI_STRING, &a->local, "ADDR", "unix:/PATH for clients on this machine", 0, 0},
         {"host", CLI_STRING, &a->host, "NAME", "the name schedulers know this node by (default: the host name)", 0, 0},
-        {"rack", CLI_STRING, &a->rack, "NAME", "copies are spread over racks (default: rack-1)", 0, 0},
+        {"rack", CLI_STRING, &a->rack, "NAME", "rack or /site/rack: copies are spread over them (default: asked for)", 0, 0},
         {"node", CLI_UINT, &a->node, "N", "the id to ask for, 0 for any (default: the configuration's)", 0, UINT32_MAX},
         {"journal", CLI_SIZE, &a->journal, "SIZE", "of each of the two journal files, when the volume is made", MIB(8), GIB(1)},
     };
@@ -106,7 +106,7 @@ static void prepare(struct process *p, struct arguments *a)
     snprintf(p->config.auth.name, sizeof p->config.auth.name, "stored %u", node);
     p->options = (struct store_options){
         .dir = p->dir, .auth = &p->config.auth, .listen = a->listen != NULL ? a->listen : "tcp:127.0.0.1:0",
-        .local = local_address(a->local), .host = a->host, .rack = a->rack != NULL ? a->rack : "rack-1",
+        .local = local_address(a->local), .host = a->host, .rack = a->rack != NULL ? a->rack : "",
         .machine = p->machine, .boot = p->machine, .node = node, .n_meta = p->config.n_meta,
         .meta = (const char (*)[64])p->config.meta, .journal_bytes = round_up_u64(a->journal, BLOCK_BYTES)};
 }
