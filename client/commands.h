@@ -20,6 +20,7 @@ int command_locate(int argc, char **argv);
 int command_mount(int argc, char **argv);
 int command_umount(int argc, char **argv);
 int command_cluster(int argc, char **argv);
+int command_quota(int argc, char **argv);
 int command_node(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_job(int argc, char **argv);

@@ -23,6 +23,7 @@ static const struct command {
     {"mount", command_mount, "mount the tree at a directory"},
     {"umount", command_umount, "unmount it"},
     {"job", command_job, "run work where the data is"},
+    {"quota", command_quota, "limits of directories, users and groups: set, get, ls, rm"},
     {"node", command_node, "storage nodes: node ls"},
     {"status", command_status, "is my data safe"},
     {"cluster", command_cluster, "a whole cluster on this machine: up, down, status"},

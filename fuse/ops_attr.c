@@ -109,7 +109,9 @@ void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
 
 void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
+    Tarn__Where where = mount_where(ino);
     Tarn__StatFs request = TARN__STAT_FS__INIT;
+    request.where = &where;
     Tarn__StatFsReply *reply = NULL;
     int err = mount_call(req, OP_STATFS, &request.base, &request.ctx, &tarn__stat_fs_reply__descriptor, &reply);
     if (err != 0) {
@@ -117,15 +119,17 @@ void op_statfs(fuse_req_t req, fuse_ino_t ino)
         return;
     }
     const uint64_t block = KIB(4);
+    /* Without a quota of files there is no end of them: used is total less free. */
+    uint64_t files_free = reply->files_max == 0 ? UINT32_MAX : reply->files_max - MIN(reply->files_max, reply->files);
     struct statvfs st = {
         .f_bsize = MOUNT_IO_MAX,
         .f_frsize = block,
         .f_blocks = reply->total / block,
         .f_bfree = reply->free / block,
         .f_bavail = reply->usable / block,
-        .f_files = reply->files + UINT32_MAX, /* used is total less free */
-        .f_ffree = UINT32_MAX,
-        .f_favail = UINT32_MAX,
+        .f_files = reply->files_max == 0 ? reply->files + UINT32_MAX : reply->files_max,
+        .f_ffree = files_free,
+        .f_favail = files_free,
         .f_namemax = 255,
     };
     fuse_reply_statfs(req, &st);

@@ -5,6 +5,7 @@
 #include "common/err.h"
 #include "namespace.h"
 #include "query.h"
+#include "quota.h"
 #include "session.h"
 
 /* ---- BATCH */
@@ -120,6 +121,8 @@ static int item_run(struct tables *t, const Tarn__BatchItem *item, struct writer
     handler handle = item_handler(item, &message);
     struct tables_mark mark = tables_mark(t);
     int err = handle(t, message);
+    if (err == 0)
+        err = quota_settle(t, true);
     if (err != 0)
         (void)tables_rollback(t, &mark);
     if (t->failed == 0)

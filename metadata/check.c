@@ -13,6 +13,7 @@ static const struct {
 } rooms[] = {
     {"IDXOG", check_room_tree},
     {"bc", check_room_links},
+    {"Q", check_room_quotas},
     {"ECRBwZT", check_room_chunks},
     {"dgyo", check_room_disks},
     {"PuKHhUVpsA", check_room_sessions},

@@ -40,6 +40,7 @@ uint64_t check_mix(uint64_t number);
 /* ---- the rooms; 0 or a negative code as check_tables() ---- */
 int check_room_tree(struct check *check);    /* check_tree.c: inodes, entries, extended attributes, orphans, garbage */
 int check_room_links(struct check *check);   /* check_link.c: from an inode up to its names */
+int check_room_quotas(struct check *check);  /* check_quota.c: quotas, flags of access control lists */
 int check_room_chunks(struct check *check);  /* check_chunk.c: extents, chunks, where they are, what is due for them */
 int check_room_disks(struct check *check);   /* check_disk.c: disks, what is counted for them, policies */
 int check_room_sessions(struct check *check);/* check_session.c: sessions, handles, kept replies, uploads, roles */

@@ -2,6 +2,7 @@
 #include "chunkmap.h"
 #include "common/err.h"
 #include "namespace.h"
+#include "quota.h"
 #include "session.h"
 
 #define SEAL_BATCH 256 /* chunks sealed by the CLOSE itself; the rest in steps of the same size */
@@ -342,6 +343,19 @@ static int upload_chunk_replace(struct tables *t, const struct key *key)
     return err == 0 ? chunk_delete(t, &old) : err;
 }
 
+/* What is being uploaded counts when it is committed; who has no room left begins nothing. */
+static int upload_room(struct tables *t, const Tarn__UploadChunk *m)
+{
+    if (t->state.quotas == 0)
+        return 0;
+    _cleanup_(inode_fini) struct inode near = {0};
+    int err = m->near == NULL ? -E_NOENT : ns_where(t, m->near, 0, &near);
+    if (err != 0 && t->failed != 0)
+        return err;
+    bool dir = err == 0 && near.type == TARN__FILE_TYPE__FT_DIR;
+    return quota_room_for(t, t->cred.uid, t->cred.gid, err != 0 ? 0 : dir ? near.ino : near.parent);
+}
+
 int chunk_cmd_upload_chunk(struct tables *t, const void *message)
 {
     const Tarn__UploadChunk *m = message;
@@ -349,7 +363,9 @@ int chunk_cmd_upload_chunk(struct tables *t, const void *message)
         return tables_fail(t, -E_INVAL, "copies go up to %d, chunks of an upload up to %d",
                            MD_COPIES_MAX, CHUNK_COMMIT_EXTENTS_MAX);
     struct upload upload = {0};
-    int err = upload_for(t, m, &upload);
+    int err = upload_room(t, m);
+    if (err == 0)
+        err = upload_for(t, m, &upload);
     if (err == 0 && t->cred.uid != 0 && t->cred.uid != upload.uid)
         err = -E_PERM;
     struct key key = key_2(TABLE_UPLOAD_CHUNK, upload.id, m->index);

@@ -13,6 +13,7 @@
 #include "common/err.h"
 #include "namespace.h"
 #include "ops.h"
+#include "quota.h"
 #include "session.h"
 
 /* A shorter extent is cloned and extended by an append; after a longer one a new extent begins. So
@@ -217,6 +218,9 @@ int chunk_cmd_write(struct tables *t, const void *message)
         err = policy_of(t, &plan.inode, &plan.policy);
     if (err == 0)
         err = plan_make(t, m, &plan, &current);
+    /* Behind the end the cost comes with the size: that room is refused before data is moved. */
+    if (err == 0 && m->offset >= plan.inode.size)
+        err = quota_room(t, &plan.inode);
     if (err != 0)
         return err;
     if (plan.clone)

@@ -3,6 +3,7 @@
 #include "chunkmap.h"
 #include "clustermap.h"
 #include "common/err.h"
+#include "quota.h"
 #include "fence.h"
 #include "heal.h"
 #include "heal_state.h"
@@ -587,5 +588,7 @@ int clustermap_query_statfs(struct tables *t, const void *message)
     reply.files = t->state.files;
     up = MIN(up, (unsigned)MD_COPIES_DEFAULT);
     reply.usable = reply.free / MAX(up, 1u);
-    return tables_reply(t, &reply.base);
+    const Tarn__StatFs *m = message;
+    err = m->where != NULL ? quota_statfs(t, m->where, &reply) : 0;
+    return err != 0 ? err : tables_reply(t, &reply.base);
 }

@@ -10,6 +10,7 @@
 #include "ops.h"
 #include "policy.h"
 #include "query.h"
+#include "quota.h"
 #include "session.h"
 #include "user.h"
 
@@ -83,6 +84,10 @@ static const struct command commands[] = {
      CTX(Tarn__PolicyGet), COMMAND_QUERY},
     {OP_HEAL_STATUS, "HEAL_STATUS", &tarn__heal_status__descriptor, heal_query_status,
      CTX(Tarn__HealStatus), COMMAND_QUERY},
+    {OP_QUOTA_SET, "QUOTA_SET", &tarn__quota_set__descriptor, quota_cmd_set, CTX(Tarn__QuotaSet),
+     0},
+    {OP_QUOTA_GET, "QUOTA_GET", &tarn__quota_get__descriptor, quota_query_get, CTX(Tarn__QuotaGet),
+     COMMAND_QUERY},
     {OP_LOOKUP, "LOOKUP", &tarn__lookup__descriptor, query_lookup, CTX(Tarn__Lookup),
      COMMAND_QUERY},
     {OP_ACCESS, "ACCESS", &tarn__access__descriptor, query_access, CTX(Tarn__Access),

@@ -4,6 +4,7 @@
 #include "common/err.h"
 #include "heal.h"
 #include "namespace.h"
+#include "quota.h"
 #include "session.h"
 
 static void result_drop_messages(struct fsm_result *result)
@@ -114,6 +115,8 @@ static int run_in_session(struct tables *t, const struct command *command,
     struct tables_mark before = tables_mark(t);
     err = command->handle(t, message);
     if (err == 0)
+        err = quota_settle(t, true);
+    if (err == 0)
         err = session_keep(t, ctx);
     return err == 0 ? 0 : keep_refusal(t, ctx, &before, err);
 }
@@ -128,6 +131,8 @@ static int run(struct tables *t, const struct command *command, const uint8_t *b
     int err = command->flags & (COMMAND_LEADER | COMMAND_QUERY)
                   ? command->handle(t, message)
                   : run_in_session(t, command, message, ctx);
+    if (err == 0)
+        err = quota_settle(t, false); /* a client's change has settled: nothing is left */
     t->cred = (struct cred){0}; /* it borrowed from the message */
     protobuf_c_message_free_unpacked(message, NULL);
     return err;

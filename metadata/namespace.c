@@ -6,6 +6,7 @@
 #include "chunkmap.h"
 #include "common/check.h"
 #include "common/err.h"
+#include "quota.h"
 #include "session.h"
 
 /* Chunks of a file that are given back within the command that removed it; the rest goes in steps.
@@ -23,8 +24,23 @@ int ns_inode_get(struct tables *t, uint64_t ino, struct inode *ret)
     return err == -E_CORRUPT ? tables_corrupt(t, &key, "inode") : err;
 }
 
+/* Q1: what the change of this row costs or frees. */
+static int account(struct tables *t, uint64_t ino, const struct inode *new)
+{
+    if (t->state.quotas == 0)
+        return 0;
+    _cleanup_(inode_fini) struct inode old = {0};
+    int err = ns_inode_get(t, ino, &old);
+    if (err != 0 && err != -E_NOENT)
+        return err;
+    return quota_inode_changed(t, err == 0 ? &old : NULL, new);
+}
+
 int ns_inode_put(struct tables *t, const struct inode *inode)
 {
+    int err = account(t, inode->ino, inode);
+    if (err != 0)
+        return err;
     _cleanup_(writer_fini) struct writer w = {0};
     inode_encode(inode, &w);
     struct key key = key_1(TABLE_INODE, inode->ino);
@@ -63,6 +79,13 @@ int ns_may(struct tables *t, const struct inode *inode, unsigned mask)
     return (inode->mode >> shift & mask) == mask ? 0 : -E_ACCES;
 }
 
+uint64_t ns_stored(const struct inode *inode)
+{
+    return inode->type == TARN__FILE_TYPE__FT_FILE
+               ? MIN(inode->size, inode->allocated + inode->data_len)
+               : 0;
+}
+
 void ns_attr(const struct inode *inode, Tarn__Attr *out)
 {
     tarn__attr__init(out);
@@ -73,10 +96,7 @@ void ns_attr(const struct inode *inode, Tarn__Attr *out)
     out->uid = inode->uid;
     out->gid = inode->gid;
     out->size = inode->size;
-    uint64_t stored = inode->type == TARN__FILE_TYPE__FT_FILE
-                          ? MIN(inode->size, inode->allocated + inode->data_len)
-                          : 0;
-    out->blocks = (stored + 511) / 512;
+    out->blocks = (ns_stored(inode) + 511) / 512;
     out->rdev = inode->rdev;
     out->atime = inode->atime;
     out->mtime = inode->mtime;
@@ -235,7 +255,11 @@ static int xattrs_drop(struct tables *t, uint64_t ino)
 static int inode_remove(struct tables *t, const struct inode *inode)
 {
     struct key key = key_1(TABLE_INODE, inode->ino);
-    int err = tables_del(t, &key);
+    int err = account(t, inode->ino, NULL);
+    if (err == 0)
+        err = quota_dir_removed(t, inode);
+    if (err == 0)
+        err = tables_del(t, &key);
     if (err == 0)
         err = xattrs_drop(t, inode->ino);
     struct key garbage = key_1(TABLE_GARBAGE, inode->ino);

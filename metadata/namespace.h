@@ -27,6 +27,7 @@ int ns_may(struct tables *t, const struct inode *inode, unsigned mask);
 bool ns_in_group(const struct cred *cred, uint32_t gid);
 /* Sets *out; borrows the inode's etag. */
 void ns_attr(const struct inode *inode, Tarn__Attr *out);
+uint64_t ns_stored(const struct inode *inode); /* bytes of a file as st_blocks and quotas count them */
 /* A change of owner takes the set-id bits and security.capability away, a write, too, but the
  * superuser's leaves the set-id bits. The caller puts the inode. */
 int ns_drop_privileges(struct tables *t, struct inode *inode);

@@ -4,6 +4,7 @@
 
 #include "common/err.h"
 #include "namespace.h"
+#include "quota.h"
 #include "session.h"
 
 enum { RENAME_FLAG_NOREPLACE = 1, RENAME_FLAG_EXCHANGE = 2 }; /* renameat2(2) */
@@ -280,6 +281,16 @@ static int rename_move(struct rename *r)
     return err == 0 && taken && !exchange ? ns_unref(r->t, &r->target) : err;
 }
 
+static int rename_quotas(struct rename *r)
+{
+    int err = 0;
+    if (is_dir(&r->source))
+        err = quota_dir_moved(r->t, &r->source, r->from_dir.ino, r->to_dir->ino);
+    if (err == 0 && (r->m->flags & RENAME_FLAG_EXCHANGE) && is_dir(&r->target))
+        err = quota_dir_moved(r->t, &r->target, r->to_dir->ino, r->from_dir.ino);
+    return err;
+}
+
 int ns_cmd_rename(struct tables *t, const void *message)
 {
     _cleanup_(rename_fini) struct rename r = {.t = t, .m = message};
@@ -293,7 +304,8 @@ int ns_cmd_rename(struct tables *t, const void *message)
         return err;
     if (r.source.ino == r.target.ino) /* two names of one file: POSIX rename() does nothing */
         return 0;
-    return rename_move(&r);
+    err = rename_quotas(&r);
+    return err == 0 ? rename_move(&r) : err;
 }
 
 int ns_cmd_link(struct tables *t, const void *message)

@@ -99,7 +99,8 @@ static int done(const struct reader *r)
 /* The numbers that came after version 1, in order of their coming; returns how many. */
 static size_t state_extras(struct state *s, uint64_t *ret[STATE_EXTRAS_MAX])
 {
-    uint64_t *const extras[] = {&s->tree_upgrade, &s->last_fence};
+    uint64_t *const extras[] = {&s->tree_upgrade, &s->last_fence, &s->quotas,
+                                &s->quota_dirs, &s->quota_counting};
     memcpy(ret, extras, sizeof extras);
     return ARRAY_SIZE(extras);
 }

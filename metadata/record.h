@@ -30,6 +30,7 @@ enum table {
     TABLE_INODE = 'I',
     TABLE_ENTRY = 'D',
     TABLE_XATTR = 'X',
+    TABLE_QUOTA = 'Q', /* kind subject */
     TABLE_LINK = 'b',    /* ino dir: how many names the directory has for it; while nlink >= 2 */
     TABLE_UPGRADE = 'c', /* where the walk that fills in the parents of version 1 goes on */
     TABLE_EXTENT = 'E',
@@ -101,6 +102,7 @@ struct state {
      * ones are appended here and in state_extras() only. */
     uint64_t tree_upgrade; /* 1: inodes of version 1 without a parent are left */
     uint64_t last_fence;   /* given out */
+    uint64_t quotas, quota_dirs, quota_counting; /* rows; of directories; under count */
 };
 void state_encode(const struct state *s, struct writer *w);
 int state_decode(const void *data, size_t n, struct state *ret);

@@ -65,6 +65,7 @@ int tables_rollback(struct tables *t, const struct tables_mark *mark)
         free(r->pushes[--r->n_pushes].control);
     t->state = mark->state;
     t->state_dirty = mark->state_dirty;
+    t->n_quotas = 0;
     if (t->failed == 0)
         sticky(t, undo_to(t, mark->n_undo));
     return t->failed;
@@ -82,6 +83,9 @@ int tables_finish(struct tables *t, int err)
     if (!keep && t->failed == 0)
         sticky(t, undo_to(t, 0));
     undo_free(t);
+    free(t->quotas);
+    t->quotas = NULL;
+    t->n_quotas = 0;
     return t->failed != 0 ? t->failed : err;
 }
 

@@ -37,6 +37,8 @@ struct tables {
     bool keep_on_error; /* the handler's error is an answer: its changes stay */
     struct undo_entry *undo;
     size_t n_undo, undo_cap;
+    struct quota_touched *quotas; /* quotas that this command changes: quota.c; owned */
+    size_t n_quotas;
     struct fsm_result *result; /* detail, reply, pushes of this command */
 };
 

@@ -13,6 +13,7 @@
 #include "metadata/heal_state.h"
 #include "metadata/lock.h"
 #include "metadata/policy.h"
+#include "metadata/quota.h"
 #include "metadata/record.h"
 
 static const char *golden_path;
@@ -171,6 +172,9 @@ KIND(node, {.up = true,
             .machine = "m"})
 AGAIN(node, 1, )
 
+KIND(quota, {.limit_bytes = 1000, .limit_files = 10, .bytes = 500, .files = 3, .cursor = 77, .path_len = 2, .path = "/d"})
+AGAIN(quota, 1, 9, )
+
 static void lock_table_example(struct writer *w)
 {
     struct lock_range
@@ -234,6 +238,7 @@ static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"policy", policy_example, policy_again},
                                     {"heal_state", heal_state_example, heal_state_again},
                                     {"lock_table", lock_table_example, lock_table_again},
+                                    {"quota", quota_example, quota_again},
                                     {"number", number_example, number_again}};
 
 static void rows_have_their_golden_bytes(void **state)
