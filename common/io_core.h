@@ -21,7 +21,7 @@
 #define IO_MAGIC 0x696f2101u
 #define FIBER_MAGIC 0x66696221u
 #define IO_FIBERS_DEFAULT 65536u
-#define CORE_STACKS_KEPT 256u /* x about 8 KiB resident = 2 MiB */
+#define CORE_STACKS_KEPT 1024u /* x about 8 KiB resident = 8 MiB; mapping one anew costs more than a lookup */
 #define CORE_SLICE 64u        /* what a fiber may spend on calls that did not have to wait, see core_spend() */
 #define CORE_NEVER UINT64_MAX
 

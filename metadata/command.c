@@ -132,9 +132,11 @@ const struct command *command_find(unsigned op)
     return NULL;
 }
 
-ProtobufCMessage *command_decode(const struct command *command, const uint8_t *body, size_t len)
+ProtobufCMessage *command_decode(const struct command *command, const uint8_t *body, size_t len,
+                                 struct arena *arena)
 {
-    return protobuf_c_message_unpack(command->type, NULL, len, body);
+    ProtobufCAllocator allocator = arena_allocator(arena);
+    return protobuf_c_message_unpack(command->type, &allocator, len, body);
 }
 
 const Tarn__Ctx *command_ctx(const struct command *command, const ProtobufCMessage *message)

@@ -7,6 +7,8 @@
 #include "quota.h"
 #include "session.h"
 
+#define SCRATCH_BYTES KIB(2) /* an unpacked request; larger ones go on in malloc'd blocks */
+
 static void result_drop_messages(struct fsm_result *result)
 {
     for (size_t i = 0; i < result->n_pushes; i++)
@@ -123,7 +125,10 @@ static int run_in_session(struct tables *t, const struct command *command,
 
 static int run(struct tables *t, const struct command *command, const uint8_t *body, size_t len)
 {
-    ProtobufCMessage *message = command_decode(command, body, len);
+    _Alignas(16) uint8_t scratch[SCRATCH_BYTES];
+    _cleanup_(arena_fini) struct arena arena;
+    arena_init(&arena, scratch, sizeof scratch);
+    ProtobufCMessage *message = command_decode(command, body, len, &arena);
     if (message == NULL)
         return tables_fail(t, -E_PROTO, "the message of %s cannot be read", command->name);
     const Tarn__Ctx *ctx = command_ctx(command, message);
@@ -134,7 +139,6 @@ static int run(struct tables *t, const struct command *command, const uint8_t *b
     if (err == 0)
         err = quota_settle(t, false); /* a client's change has settled: nothing is left */
     t->cred = (struct cred){0}; /* it borrowed from the message */
-    protobuf_c_message_free_unpacked(message, NULL);
     return err;
 }
 

@@ -36,17 +36,25 @@ static void inode_move(struct inode *to, struct inode *from)
     from->data_len = 0;
 }
 
+static size_t count_slashes(const char *path)
+{
+    size_t n = 0;
+    while (path[n] == '/')
+        n++;
+    return n;
+}
+
 /* Cuts the next component into name. 0, or -E_NAMETOOLONG. *ret_last: nothing but slashes follows.
  */
 static int next_component(struct walker *w, char name[MD_NAME_MAX + 1], bool *ret_last)
 {
-    size_t len = strcspn(w->rest, "/");
+    size_t len = (size_t)(strchrnul(w->rest, '/') - w->rest);
     if (len > MD_NAME_MAX)
         return -E_NAMETOOLONG;
     memcpy(name, w->rest, len);
     name[len] = 0;
     w->rest += len;
-    size_t slashes = strspn(w->rest, "/");
+    size_t slashes = count_slashes(w->rest);
     w->rest += slashes;
     *ret_last = *w->rest == 0;
     w->slash_behind = slashes > 0;
@@ -69,7 +77,7 @@ static int follow(struct walker *w, const struct inode *link)
     (void)snprintf(path, n, "%s%s%s", (const char *)link->data, more ? "/" : "", w->rest);
     free(w->path);
     w->path = path;
-    w->rest = path + strspn(path, "/");
+    w->rest = path + count_slashes(path);
     if (link->data[0] != '/')
         return 0;
     struct inode root = {0};
@@ -184,7 +192,7 @@ int ns_walk(struct tables *t, uint64_t start, const char *path, unsigned flags, 
     w.path = strdup(path);
     if (w.path == NULL)
         return -E_NOMEM;
-    w.rest = w.path + strspn(w.path, "/");
+    w.rest = w.path + count_slashes(w.path);
     int err = ns_inode_get(t, start == 0 ? MD_ROOT : start, &w.at);
     bool end = false;
     while (err == 0 && !end && *w.rest != 0)

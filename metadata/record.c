@@ -4,6 +4,8 @@
 #include "common/check.h"
 #include "common/err.h"
 
+#include <endian.h>
+
 static void key_bytes(struct key *key, const void *data, size_t n)
 {
     if (n > sizeof key->data - key->len) {
@@ -16,10 +18,9 @@ static void key_bytes(struct key *key, const void *data, size_t n)
 
 static void key_be64(struct key *key, uint64_t v)
 {
-    uint8_t be[8];
-    for (unsigned i = 0; i < 8; i++)
-        be[i] = (uint8_t)(v >> (56 - 8 * i));
-    key_bytes(key, be, sizeof be);
+    uint64_t be = htobe64(v);
+    memcpy(key->data + key->len, &be, sizeof be); /* at most three of them: they always have room */
+    key->len = (uint16_t)(key->len + sizeof be);
 }
 
 struct key key_table(enum table table)

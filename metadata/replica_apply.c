@@ -2,6 +2,7 @@
  * One write transaction of the tables for every group of committed entries; answers leave after its
  * commit. The transaction is opened, used and closed without a wait in between. */
 #include "replica_impl.h"
+#include "common/arena.h"
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -213,7 +214,11 @@ static int apply_command(struct replica *replica, struct kv_txn *txn, struct gro
 {
     const uint8_t *data = group->data.data + group->offset[i];
     size_t len = group->offset[i + 1] - group->offset[i];
-    Tarn__LogCommand *packed = tarn__log_command__unpack(NULL, len, data);
+    _Alignas(16) uint8_t scratch[KIB(2)];
+    _cleanup_(arena_fini) struct arena arena;
+    arena_init(&arena, scratch, sizeof scratch);
+    ProtobufCAllocator allocator = arena_allocator(&arena);
+    Tarn__LogCommand *packed = tarn__log_command__unpack(&allocator, len, data);
     if (packed == NULL) {
         log_error("replica %u: log entry %llu is not a command", replica->options.id,
                   (unsigned long long)(group->first + i));
@@ -227,7 +232,6 @@ static int apply_command(struct replica *replica, struct kv_txn *txn, struct gro
                                   .body_len = packed->body.len};
     replica->last_real_ns = MAX(replica->last_real_ns, packed->real_ns);
     int err = fsm_apply(txn, &command, &group->result[i]);
-    tarn__log_command__free_unpacked(packed, NULL);
     return err;
 }
 

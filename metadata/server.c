@@ -31,6 +31,26 @@ int server_pause(struct server *server, uint64_t ms)
 }
 
 /* ------------------------------------------------------------------ requests */
+/* The session in a packed message that begins with its context; 0 = none. What is only passed on to the
+ * state machine is unpacked there and not here as well: a batch is a thousand messages. */
+static uint64_t packed_session(const uint8_t *control, size_t n)
+{
+    const uint8_t tag = 1 << 3 | 2; /* field 1, bytes */
+    size_t at = 1, len = 0;
+    for (unsigned shift = 0; at < n && shift < 28; shift += 7) {
+        len |= (size_t)(control[at] & 0x7f) << shift;
+        if (control[at++] < 0x80)
+            break;
+    }
+    if (n == 0 || control[0] != tag || len > n - at)
+        return 0;
+    Tarn__Ctx *ctx = tarn__ctx__unpack(NULL, len, control + at);
+    uint64_t session = ctx == NULL ? 0 : ctx->session;
+    if (ctx != NULL)
+        tarn__ctx__free_unpacked(ctx, NULL);
+    return session;
+}
+
 /* Every message of a client carries its context in a field of this name. */
 static const Tarn__Ctx *ctx_of(const ProtobufCMessage *message)
 {
@@ -45,9 +65,12 @@ static const Tarn__Ctx *ctx_of(const ProtobufCMessage *message)
 
 void server_heard(struct server *server, struct rpc_request *request, const void *message)
 {
-    const Tarn__Ctx *ctx = ctx_of(message);
-    if (ctx != NULL)
-        server_session_heard(server, ctx->session, request->conn);
+    const Tarn__Ctx *ctx = message == NULL ? NULL : ctx_of(message);
+    uint64_t session = ctx != NULL      ? ctx->session
+                       : message == NULL ? packed_session(request->control, request->control_len)
+                                         : 0;
+    if (session != 0)
+        server_session_heard(server, session, request->conn);
 }
 
 int server_heard_query(struct server *server, struct rpc_request *request, const void *message)
@@ -281,7 +304,7 @@ static const struct rpc_op ops[] = {
     CHANGE(UNLINK, unlink),
     CHANGE(RENAME, rename),
     CHANGE(LINK, link),
-    CHANGE(BATCH, batch),
+    {OP_BATCH, "OP_BATCH", NULL, handle_change},
     CHANGE(SETATTR, set_attr),
     CHANGE(SETXATTR, set_xattr),
     CHANGE(OPEN, open),

@@ -20,6 +20,7 @@ static int sticky(struct tables *t, int err)
 int tables_init(struct tables *t, struct kv_txn *txn, bool write, struct fsm_result *result)
 {
     *t = (struct tables){.txn = txn, .write = write, .result = result};
+    arena_init(&t->arena, NULL, 0);
     struct key key = key_state();
     struct kv_val value;
     int err = tables_get(t, &key, &value);
@@ -28,24 +29,16 @@ int tables_init(struct tables *t, struct kv_txn *txn, bool write, struct fsm_res
     return sticky(t, err); /* -E_NOENT: the tables are empty */
 }
 
-static void undo_free(struct tables *t)
-{
-    for (size_t i = 0; i < t->n_undo; i++)
-        free(t->undo[i].value);
-    free(t->undo);
-    t->undo = NULL;
-    t->n_undo = t->undo_cap = 0;
-}
-
 /* Takes the latest changes back, down to `n_left` of them. */
 static int undo_to(struct tables *t, size_t n_left)
 {
     int err = 0;
     while (t->n_undo > n_left && err == 0) {
-        struct undo_entry *u = &t->undo[--t->n_undo];
-        err = u->existed ? kv_put(t->txn, u->key.data, u->key.len, u->value, u->len)
-                         : kv_del(t->txn, u->key.data, u->key.len);
-        free(u->value);
+        const struct undo_entry *u = t->undo;
+        err = u->existed ? kv_put(t->txn, u->bytes, u->key_len, u->bytes + u->key_len, u->len)
+                         : kv_del(t->txn, u->bytes, u->key_len);
+        t->undo = u->before;
+        t->n_undo--;
     }
     return err;
 }
@@ -82,7 +75,9 @@ int tables_finish(struct tables *t, int err)
     }
     if (!keep && t->failed == 0)
         sticky(t, undo_to(t, 0));
-    undo_free(t);
+    t->undo = NULL;
+    t->n_undo = 0;
+    arena_fini(&t->arena);
     free(t->quotas);
     t->quotas = NULL;
     t->n_quotas = 0;
@@ -107,28 +102,22 @@ static int undo_note(struct tables *t, const struct key *key)
     CHECK(t->write);
     if (t->n_undo == UNDO_ENTRIES_MAX)
         return sticky(t, -E_BUSY);
-    if (t->n_undo == t->undo_cap) {
-        size_t cap = t->undo_cap == 0 ? 32 : t->undo_cap * 2;
-        struct undo_entry *grown = realloc(t->undo, cap * sizeof *grown);
-        if (grown == NULL)
-            return sticky(t, -E_NOMEM);
-        t->undo = grown;
-        t->undo_cap = cap;
-    }
-    struct undo_entry u = {.key = *key};
-    struct kv_val old;
+    struct kv_val old = {0};
     int err = tables_get(t, key, &old);
     if (err != 0 && err != -E_NOENT)
         return err;
-    if (err == 0) {
-        u.existed = true;
-        u.len = old.len;
-        u.value = malloc(old.len + 1);
-        if (u.value == NULL)
-            return sticky(t, -E_NOMEM);
-        memcpy(u.value, old.data, old.len);
-    }
-    t->undo[t->n_undo++] = u;
+    bool existed = err == 0;
+    size_t len = existed ? old.len : 0;
+    struct undo_entry *u = arena_alloc(&t->arena, sizeof *u + key->len + len);
+    if (u == NULL)
+        return sticky(t, -E_NOMEM);
+    *u = (struct undo_entry){
+        .before = t->undo, .existed = existed, .key_len = key->len, .len = (uint32_t)len};
+    memcpy(u->bytes, key->data, key->len);
+    if (len > 0)
+        memcpy(u->bytes + key->len, old.data, len);
+    t->undo = u;
+    t->n_undo++;
     return 0;
 }
 

@@ -5,17 +5,20 @@
 #ifndef TARN_METADATA_TABLES_H
 #define TARN_METADATA_TABLES_H
 
+#include "common/arena.h"
 #include "common/bytes.h"
 #include "common/prng.h"
 #include "fsm.h"
 #include "meta.pb-c.h"
 #include "record.h"
 
+/* One changed row as it was before; the arena's. */
 struct undo_entry {
-    struct key key;
+    struct undo_entry *before; /* the change before this one */
     bool existed;
-    uint8_t *value; /* before the command; owned */
-    size_t len;
+    uint16_t key_len;
+    uint32_t len;
+    uint8_t bytes[]; /* key, value */
 };
 
 struct cred {
@@ -35,8 +38,9 @@ struct tables {
     struct state state;
     bool state_dirty;
     bool keep_on_error; /* the handler's error is an answer: its changes stay */
-    struct undo_entry *undo;
-    size_t n_undo, undo_cap;
+    struct undo_entry *undo; /* the latest change */
+    size_t n_undo;
+    struct arena arena; /* for the undo log */
     struct quota_touched *quotas; /* quotas that this command changes: quota.c; owned */
     size_t n_quotas;
     struct fsm_result *result; /* detail, reply, pushes of this command */
