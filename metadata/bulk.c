@@ -121,6 +121,8 @@ static int item_run(struct tables *t, const Tarn__BatchItem *item, struct writer
     handler handle = item_handler(item, &message);
     struct tables_mark mark = tables_mark(t);
     int err = handle(t, message);
+    if (t->result->n_recalls > 0)
+        return err; /* a right of somebody is in the way: asked back, then all of it is tried again */
     if (err == 0)
         err = quota_settle(t, true);
     if (err != 0)

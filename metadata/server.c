@@ -54,6 +54,8 @@ static uint64_t packed_session(const uint8_t *control, size_t n)
 /* Every message of a client carries its context in a field of this name. */
 static const Tarn__Ctx *ctx_of(const ProtobufCMessage *message)
 {
+    if (message == NULL)
+        return NULL;
     const ProtobufCFieldDescriptor *field =
         protobuf_c_message_descriptor_get_field_by_name(message->descriptor, "ctx");
     if (field == NULL || field->type != PROTOBUF_C_TYPE_MESSAGE)
@@ -65,7 +67,7 @@ static const Tarn__Ctx *ctx_of(const ProtobufCMessage *message)
 
 void server_heard(struct server *server, struct rpc_request *request, const void *message)
 {
-    const Tarn__Ctx *ctx = message == NULL ? NULL : ctx_of(message);
+    const Tarn__Ctx *ctx = ctx_of(message);
     uint64_t session = ctx != NULL      ? ctx->session
                        : message == NULL ? packed_session(request->control, request->control_len)
                                          : 0;
