@@ -35,7 +35,7 @@ void arena_fini(struct arena *arena)
 void *arena_alloc(struct arena *arena, size_t n)
 {
     size_t bytes;
-    if (add_overflows(n, (size_t)ALIGN - 1, &bytes))
+    if (add_overflows(MAX(n, (size_t)1), (size_t)ALIGN - 1, &bytes)) /* nothing has an address of its own, too */
         return NULL;
     bytes &= ~(size_t)(ALIGN - 1);
     if (bytes > (size_t)(arena->end - arena->at)) {
