@@ -37,6 +37,7 @@
 /* "Not enough servers" may be a leader that is just losing its followers, or a final answer (no store
  * is up): those who can do something else should learn of it soon. */
 #define UNAVAIL_MS 3000
+#define CLOCK_MARGIN 16 /* our clock may run a 16th slower than the service's: then a session still ends here first */
 #define END_MS 2000          /* the last words of a client; without them the session times out */
 
 struct peer {
@@ -306,7 +307,7 @@ static void session_lost(struct meta *meta, uint64_t session, const char *why)
 
 uint64_t meta_session_until_ms(const struct meta *meta)
 {
-    return meta->session == 0 ? 0 : meta->proved_ms + meta->granted_ms;
+    return meta->session == 0 ? 0 : meta->proved_ms + meta->granted_ms - meta->granted_ms / CLOCK_MARGIN;
 }
 
 uint64_t meta_session(const struct meta *meta)

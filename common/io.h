@@ -34,7 +34,7 @@ int io_post(struct io *io, void (*fn)(void *arg), void *arg);
 int io_stop_on_signals(struct io *io, const int *signals);
 
 /* ---- time and chance ---- */
-uint64_t io_mono_ns(struct io *io); /* monotonic, since an arbitrary start */
+uint64_t io_mono_ns(struct io *io); /* monotonic, since an arbitrary start; goes on while the machine is suspended or the process stopped */
 uint64_t io_real_ns(struct io *io); /* since 1970-01-01 UTC */
 static inline uint64_t io_mono_ms(struct io *io) { return io_mono_ns(io) / 1000000; }
 int io_sleep_ms(struct io *io, uint64_t ms);

@@ -367,7 +367,7 @@ static uint64_t clock_ns(clockid_t clock)
 
 static uint64_t uring_mono_ns(struct io *io)
 {
-    return clock_ns(CLOCK_MONOTONIC);
+    return clock_ns(CLOCK_BOOTTIME); /* a suspended machine must notice how late it is */
 }
 
 static uint64_t uring_real_ns(struct io *io)

@@ -16,7 +16,7 @@ static const struct {
     {"Q", check_room_quotas},
     {"ECRBwZT", check_room_chunks},
     {"dgyo", check_room_disks},
-    {"PuKHhUVpsA", check_room_sessions},
+    {"PuKHhUVpsAF", check_room_sessions},
     {"LWl", check_room_locks},
     {"NnYJjqit", check_room_cluster},
 };

@@ -24,7 +24,7 @@ static int count_row(struct check *check, const struct key *key, struct kv_val v
     return 0;
 }
 
-/* F1: a fence and its session know each other. */
+/* X1: a fence and its session know each other. */
 static void see_fenced(struct check *check, const struct session *session)
 {
     struct key fence = key_1(TABLE_FENCE, session->fence);
@@ -33,7 +33,7 @@ static void see_fenced(struct check *check, const struct session *session)
     if (session->fence == 0)
         return;
     if (!check_get(check, &fence, &number) || number_decode(number.data, number.len, &id) != 0 || id != session->id)
-        check_violation(check, "F1", "session %llu is fenced by %llu, which is not its", (unsigned long long)session->id,
+        check_violation(check, "X1", "session %llu is fenced by %llu, which is not its", (unsigned long long)session->id,
                         (unsigned long long)session->fence);
 }
 
@@ -68,7 +68,7 @@ static int see_fence(struct check *check, const struct key *key, struct kv_val v
     if (number_decode(value.data, value.len, &id) != 0)
         check_undecodable(check, key, "fence");
     else if (number > check->state.last_fence || !session_is_there(check, id))
-        check_violation(check, "F1", "fence %llu is of no session", (unsigned long long)number);
+        check_violation(check, "X1", "fence %llu is of no session", (unsigned long long)number);
     return 0;
 }
 

@@ -1,4 +1,4 @@
-/* Fences: sessions that ended without their own wish and are not released yet. F1-F5 in docs/invariants.md.
+/* Fences: sessions that ended without their own wish and are not released yet. X1-X5 in docs/invariants.md.
  * A fence has a number, one larger for each; its row lives from SESSION_END(FENCE) to SESSION_END(RELEASE), which the
  * leader proposes when no store takes the session's writes any more (server_fence.c). Stores are told fences by number; one
  * that missed some that are released already is told the set of all sessions instead.

@@ -12,6 +12,8 @@ void lock_table_encode(const struct lock_table *table, struct writer *w);
 int lock_table_decode(const void *data, size_t n, struct lock_table *ret); /* -E_CORRUPT -E_NOMEM */
 
 int lock_session_end(struct tables *t, uint64_t session);
+/* The session is fenced: it keeps what it holds, but is granted nothing more. */
+int lock_session_fence(struct tables *t, uint64_t session);
 int lock_cmd_lock(struct tables *t, const void *message);
 int lock_cmd_cancel(struct tables *t, const void *message);
 int lock_cmd_drop(struct tables *t, const void *message);

@@ -327,6 +327,34 @@ int lock_session_end(struct tables *t, uint64_t session)
     return err;
 }
 
+static int stop_waiting(struct tables *t, uint64_t ino, uint8_t kind, uint64_t session)
+{
+    _cleanup_(file_locks_fini) struct file_locks f = {0};
+    int err = load(t, ino, kind, &f);
+    bool any = false;
+    for (size_t i = 0; i < f.table.n_waiters && err == 0;) {
+        struct lock_range waiter = f.table.waiters[i];
+        if (waiter.owner.session != session) {
+            i++;
+            continue;
+        }
+        struct key key = wait_key(&waiter);
+        any = lock_table_unwait(&f.table, session, waiter.waiter);
+        err = kind == TARN__LOCK_KIND__LOCK_FCNTL ? tables_del(t, &key) : 0;
+    }
+    return err == 0 && any ? finish(t, &f, session) : err;
+}
+
+int lock_session_fence(struct tables *t, uint64_t session)
+{
+    struct key prefix = key_1(TABLE_SESSION_LOCK, session);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
+    for (size_t i = 0; i < rows.count && err == 0; i++)
+        err = stop_waiting(t, key_number(&rows.rows[i].key, 1), (uint8_t)key_number(&rows.rows[i].key, 2), session);
+    return err;
+}
+
 int lock_query_get(struct tables *t, const void *message)
 {
     const Tarn__GetLock *m = message;

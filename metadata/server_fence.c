@@ -1,11 +1,11 @@
-/* Ending sessions that did not ask for it (F1-F5 in docs/invariants.md). Only the leader; what stores have answered is in its
+/* Ending sessions that did not ask for it (X1-X5 in docs/invariants.md). Only the leader; what stores have answered is in its
  * memory, a new leader learns it from their beats.
  *
  *   lives ──server_session_evict──> fenced: beats are answered at once with the number
  *         ──every node that is up has answered "ordered"──> settled: beats are answered at once again
  *         ──every node that is up has answered "closed"──> released: locks, handles, uploads go on to others
  *
- * A node that is down has stopped making changes by itself before it was declared so (F4). */
+ * A node that is down has stopped making changes by itself before it was declared so (X4). */
 #include "server_impl.h"
 #include "common/err.h"
 #include "common/log.h"

@@ -83,7 +83,7 @@ int server_propose(struct server *server, unsigned op, const ProtobufCMessage *m
 int server_pause(struct server *server, uint64_t ms);
 /* Every request of a client is a sign of life of its session. */
 void server_heard(struct server *server, struct rpc_request *request, const void *message);
-/* The same of a query, which the state machine does not check: -E_NO_SESSION when its session is fenced or gone (F1). */
+/* The same of a query, which the state machine does not check: -E_NO_SESSION when its session is fenced or gone (X1). */
 int server_heard_query(struct server *server, struct rpc_request *request, const void *message);
 /* Answers; both return what a handler returns. */
 int server_refuse(struct server *server, struct rpc_request *request, int err, const char *detail);

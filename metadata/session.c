@@ -211,11 +211,11 @@ int session_cmd_open(struct tables *t, const void *message)
     return tables_reply(t, &reply.base);
 }
 
-static int handle_close(struct tables *t, uint64_t session, const struct handle *handle);
+static int handle_close(struct tables *t, uint64_t session, const struct handle *handle, bool fenced);
 
-static int close_all(struct tables *t, uint64_t session)
+static int close_all(struct tables *t, const struct session *session)
 {
-    struct key prefix = key_1(TABLE_HANDLE, session);
+    struct key prefix = key_1(TABLE_HANDLE, session->id);
     _cleanup_(rows_fini) struct rows rows = {0};
     int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
     for (size_t i = 0; i < rows.count && err == 0; i++) {
@@ -223,7 +223,7 @@ static int close_all(struct tables *t, uint64_t session)
         if (handle_decode(key_number(&rows.rows[i].key, 1), rows.rows[i].value, rows.rows[i].len,
                           &handle) != 0)
             return tables_corrupt(t, &rows.rows[i].key, "handle");
-        err = handle_close(t, session, &handle);
+        err = handle_close(t, session->id, &handle, session->fence != 0);
     }
     return err;
 }
@@ -251,7 +251,7 @@ static int release(struct tables *t, const struct session *session)
 {
     int err = lock_session_end(t, session->id);
     if (err == 0)
-        err = close_all(t, session->id);
+        err = close_all(t, session);
     if (err == 0)
         err = chunk_session_end(t, session->id);
     if (err == 0)
@@ -259,12 +259,14 @@ static int release(struct tables *t, const struct session *session)
     return err == 0 ? forget(t, session) : err;
 }
 
-/* F1: from now on the session is refused, but holds what it held. */
+/* X1: from now on the session is refused, but holds what it held. */
 static int fence(struct tables *t, struct session *session)
 {
     if (session->fence != 0)
         return 0;
-    int err = fence_give(t, session);
+    int err = lock_session_fence(t, session->id);
+    if (err == 0)
+        err = fence_give(t, session);
     t->result->fences_changed = true;
     return err == 0 ? session_put(t, session) : err;
 }
@@ -402,9 +404,9 @@ bool session_handle_on(struct tables *t, uint64_t id, uint64_t ino)
     return handle_get(t, t->session, id, &handle) == 0 && handle.ino == ino;
 }
 
-/* The last handle of a file without a name takes the file with it; the last writer's close seals.
- */
-static int closed(struct tables *t, const struct handle *handle, const struct opens *left)
+/* The last handle of a file without a name takes the file with it; the last writer's close seals. So does the end of a
+ * fenced writer (X6): its last write may have reached some members of a chunk and not the others; sealed ones are compared. */
+static int closed(struct tables *t, const struct handle *handle, const struct opens *left, bool fenced)
 {
     struct key orphan = key_1(TABLE_ORPHAN, handle->ino);
     if (left->handles == 0 && tables_has(t, &orphan)) {
@@ -414,10 +416,10 @@ static int closed(struct tables *t, const struct handle *handle, const struct op
             err = ns_inode_get(t, handle->ino, &inode);
         return err == 0 ? ns_collect(t, &inode) : err;
     }
-    return left->writers == 0 && writes(handle->flags) ? chunk_file_seal(t, handle->ino) : 0;
+    return (left->writers == 0 || fenced) && writes(handle->flags) ? chunk_file_seal(t, handle->ino) : 0;
 }
 
-static int handle_close(struct tables *t, uint64_t session, const struct handle *handle)
+static int handle_close(struct tables *t, uint64_t session, const struct handle *handle, bool fenced)
 {
     struct opens opens;
     struct key key = key_2(TABLE_HANDLE, session, handle->id);
@@ -430,7 +432,7 @@ static int handle_close(struct tables *t, uint64_t session, const struct handle 
     opens.handles--;
     opens.writers -= writes(handle->flags);
     err = opens_put(t, handle->ino, &opens);
-    return err == 0 ? closed(t, handle, &opens) : err;
+    return err == 0 ? closed(t, handle, &opens, fenced) : err;
 }
 
 int session_cmd_open_file(struct tables *t, const void *message)
@@ -458,7 +460,7 @@ int session_cmd_close(struct tables *t, const void *message)
     int err = handle_get(t, t->session, m->handle, &handle);
     if (err == -E_NOENT)
         return 0;
-    return err == 0 ? handle_close(t, t->session, &handle) : err;
+    return err == 0 ? handle_close(t, t->session, &handle, false) : err;
 }
 
 /* ---- roles */

@@ -13,7 +13,7 @@
 
 /* Also one that is fenced: it still holds what it held. -E_NO_SESSION */
 int session_get(struct tables *t, uint64_t id, struct session *ret);
-/* May it ask anything: -E_NO_SESSION also when it is fenced (F1). */
+/* May it ask anything: -E_NO_SESSION also when it is fenced (X1). */
 int session_lives(struct tables *t, uint64_t id, struct session *ret);
 
 /* Before a change: checks the session, drops acknowledged replies, and finds a kept one.

@@ -36,21 +36,20 @@ int change_may_go(const struct change *change, const struct chunk *chunk)
 int change_verdict(struct change *change, struct chunk *chunk, bool done)
 {
     struct store *s = change->store;
-    int err = fences_check(&s->fences, &change->op);
-    while (err == 0 && store_in_doubt(s)) {
+    int err = 0;
+    while (err == 0 && store_in_doubt(s))
         err = s->stopping ? -E_CANCELED : fiber_queue_wait(&s->contact_wake, 0);
-        if (err == 0)
-            err = fences_check(&s->fences, &change->op);
-    }
-    if (err != -E_NO_SESSION || !done || chunk->late)
+    if (err != 0 || !fences_late(&s->fences, &change->op))
         return err;
+    if (!done || chunk->late)
+        return -E_NO_SESSION;
     log_warn("chunk %llx: a write of session %llu was carried out here when the session had ended; this copy is not served before the "
              "metadata service has decided about it",
              (unsigned long long)chunk->id, (unsigned long long)change->op.session);
     chunk->late = true;
     if (s->beat != NULL)
         beat_tell_late(s->beat, chunk->id);
-    return err;
+    return -E_NO_SESSION;
 }
 
 void change_end(struct change *change)

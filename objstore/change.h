@@ -1,5 +1,5 @@
 /* A change of a chunk between its arrival and its answer: is there contact with the metadata service, is its session alive,
- * and, when the bytes are on this disk, was that still so? F1-F5 in docs/invariants.md.
+ * and, when the bytes are on this disk, was that still so? X1-X5 in docs/invariants.md.
  *
  *   change_begin ─ hold the cells ─ change_may_go ─ bytes ─ change_verdict ─ release the cells ─ change_end
  *

@@ -107,6 +107,11 @@ int fences_check(const struct fences *f, const struct fence_op *op)
     return op->forwarded && !has_ended(f, op->session) ? 0 : -E_NO_SESSION;
 }
 
+bool fences_late(const struct fences *f, const struct fence_op *op)
+{
+    return op->fence != 0 && has_ended(f, op->session);
+}
+
 bool fences_leave(struct fences *f, struct fence_op *op)
 {
     CHECK(!list_empty(&f->ops));

@@ -1,4 +1,4 @@
-/* Which sessions a store still takes changes from (F1-F5 in docs/invariants.md). Pure: no clock, no I/O.
+/* Which sessions a store still takes changes from (X1-X5 in docs/invariants.md). Pure: no clock, no I/O.
  *
  * A session that fell silent is fenced before anything it held goes on to others. The service numbers the fences; a store is
  * told them with the answers to its beats and tells back how far nothing of them is under way any more:
@@ -47,9 +47,10 @@ void fences_fini(struct fences *fences); /* no change is under way */
 
 /* Errors: -E_BUSY the set is not known yet; -E_NO_SESSION the session is fenced, has ended or is 0. Then nothing was entered. */
 int fences_enter(struct fences *fences, struct fence_op *op, uint64_t session, bool forwarded);
-/* Again, just before the change is made (it may have waited for others) and after: may it still become visible?
- * -E_NO_SESSION: no. */
+/* Again, just before the change is made: it may have waited for others. -E_NO_SESSION: it must not be made. */
 int fences_check(const struct fences *fences, const struct fence_op *op);
+/* After it was made: true when the session had ended meanwhile, not only been fenced, without waiting for us. */
+bool fences_late(const struct fences *fences, const struct fence_op *op);
 /* True when a fence waited for this change: fences_ordered() or fences_closed() may have grown. */
 bool fences_leave(struct fences *fences, struct fence_op *op);
 

@@ -119,8 +119,8 @@ static int handle_sync(void *ctx, struct rpc_request *request, const void *messa
             err = forwarded;
         reply.length = c->length;
     }
-    if (err == 0)
-        err = fences_check(&s->fences, &change.op);
+    if (err == 0 && fences_late(&s->fences, &change.op))
+        err = -E_NO_SESSION;
     if (c != NULL)
         chunk_unref(&s->volume->index, c);
     change_end(&change);
@@ -181,8 +181,8 @@ static int clone(struct change *change, struct rpc_request *request, const Tarn_
     int forwarded = forward_wait(&forward, &reply);
     if (err == 0)
         err = forwarded;
-    if (err == 0)
-        err = fences_check(&s->fences, &change->op);
+    if (err == 0 && fences_late(&s->fences, &change->op))
+        err = -E_NO_SESSION;
     reply.length = m->length;
     return answer(request, err, &reply);
 }

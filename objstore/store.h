@@ -13,7 +13,7 @@
 #define STORE_REQUESTS_MAX 1024 /* under way at a time; past it the answer is -E_BUSY */
 #define STORE_PEERS_MAX 256     /* other stores and metadata replicas, one connection each */
 /* A node without a beat for 5 s counts as dead, and sessions are ended without asking it. So from half of it on a store that
- * hears nothing makes no changes and serves nothing that changes (F4): -E_BUSY, a new leader is being elected, perhaps. After
+ * hears nothing makes no changes and serves nothing that changes (X4): -E_BUSY, a new leader is being elected, perhaps. After
  * two of it (a forwarded change: after one, the primary then reports this member) it says that it is cut off, -E_UNAVAIL, and
  * the client turns to the others. Counted from when the last answered beat was sent, by a clock that also runs in suspend. */
 #define STORE_DEATH_MS 5000

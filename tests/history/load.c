@@ -46,15 +46,13 @@ void load_end(struct load *load, size_t at, int err)
         load->session_seen_ns = MAX(load->session_seen_ns, op->invoke_ns);
 }
 
-/* The session's locks are gone at some time since it was last seen alive. known: and before now. */
-static void expire(struct load *load, bool known)
+/* The session's locks are gone at some time since it was last seen alive. */
+static void expire(struct load *load)
 {
     for (uint32_t key = 0; key < LOAD_LOCKS && load->session != 0; key++) {
         struct history_op op = {.kind = HISTORY_LOCK, .verb = VERB_EXPIRE, .key = key, .owner = load->session << 16};
         size_t at = load_begin(load, &op);
         load->options.history->ops[at].invoke_ns = load->session_seen_ns;
-        if (known)
-            load->options.history->ops[at].return_ns = load_now(load);
     }
     load->session = 0;
 }
@@ -62,7 +60,7 @@ static void expire(struct load *load, bool known)
 static void session_lost(void *arg)
 {
     struct load *load = arg;
-    expire(load, true);
+    expire(load); /* a client counts its session as lost by its own clock, before the service does */
     load->session = meta_session(load->meta);
     load->session_seen_ns = load_now(load);
 }
@@ -258,7 +256,7 @@ void load_destroy(struct load *load)
     if (load == NULL)
         return;
     load->stopping = true;
-    expire(load, false);
+    expire(load);
     meta_disconnect(load->meta);
     if (load->fibers.running > 0)
         fiber_group_wait(&load->fibers);

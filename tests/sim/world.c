@@ -209,6 +209,11 @@ static void crash(struct world *world, struct world_host *victim, bool power)
     world_excuse(world);
 }
 
+void world_kill(struct world *world, struct world_host *victim)
+{
+    crash(world, victim, false);
+}
+
 static bool power_or_not(struct world *world)
 {
     return draw(world, 2) == 0;

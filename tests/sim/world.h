@@ -47,6 +47,8 @@ struct world {
 /* All hosts up and their programs starting. stormy: the network loses and resets. */
 void world_create(struct world *world, uint64_t seed, bool stormy, const struct world_hooks *hooks);
 void world_destroy(struct world *world);
+/* kill -9 of one host; world_mend() brings it back. */
+void world_kill(struct world *world, struct world_host *victim);
 /* One fault, drawn by the seed; never so many that the cluster could not serve at all for good: everything
  * comes back. */
 void world_fault(struct world *world);
