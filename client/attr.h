@@ -13,4 +13,7 @@ struct timespec attr_timespec(uint64_t ns);
 uint64_t attr_ns(const struct timespec *ts); /* cut to what fits */
 void attr_to_stat(const Tarn__Attr *attr, struct stat *ret);
 
+/* relatime: an atime after mtime and ctime is good for so long (mount(8)). */
+#define ATTR_RELATIME_NS (24 * 3600 * 1000000000ull)
+
 #endif

@@ -9,6 +9,7 @@
  *
  * Readers see the old bytes until the swap. A crash in between leaves a chunk that the end of the
  * session gives back. */
+#include "attr.h"
 #include "file_internal.h"
 
 #include "common/check.h"
@@ -276,10 +277,9 @@ int file_drop_setid(struct file *file, const struct meta_cred *cred)
 int file_mark_read(struct file *file, uint64_t real_ns, bool strict)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
-    const uint64_t day = 24 * 3600 * 1000000000ull;
     const struct inode *inode = file->inode;
     bool due = strict || inode->atime <= inode->mtime || inode->atime <= inode->ctime ||
-               real_ns - inode->atime >= day;
+               real_ns - inode->atime >= ATTR_RELATIME_NS;
     if (!due || (int64_t)real_ns <= (int64_t)inode->atime)
         return 0;
     Tarn__SetAttr request = TARN__SET_ATTR__INIT;

@@ -19,7 +19,7 @@ static const unsigned moves[ATTEMPT_STATES] = {
     [ATTEMPT_STARTING] = BIT(ATTEMPT_RUNNING) | BIT(ATTEMPT_DRAINING),
     [ATTEMPT_RUNNING] = BIT(ATTEMPT_DRAINING),
     [ATTEMPT_DRAINING] = BIT(ATTEMPT_COMMITTING) | BIT(ATTEMPT_REPORTING),
-    [ATTEMPT_COMMITTING] = BIT(ATTEMPT_REPORTING),
+    [ATTEMPT_COMMITTING] = BIT(ATTEMPT_COMMITTING) | BIT(ATTEMPT_REPORTING), /* itself: without its output */
     [ATTEMPT_REPORTING] = BIT(ATTEMPT_OVER),
 };
 
@@ -134,9 +134,20 @@ static enum attempt_action on_ended(struct attempt *attempt, const struct attemp
     return enter(attempt, ATTEMPT_DRAINING);
 }
 
+/* The user's quota has no room for the result: that is committed, without it; another try would end the same way. */
+static void over_quota(struct attempt *attempt)
+{
+    blame_user(attempt);
+    attempt->retry = false;
+    attempt->over_quota = true;
+    set_why(attempt, "QuotaExceededError", "the output cannot be stored: %s", err_sentence(-E_DQUOT));
+}
+
 static enum attempt_action on_drained(struct attempt *attempt, int err)
 {
-    if (err != 0 && !attempt->failed && !attempt->killed)
+    if (err == -E_DQUOT && !attempt->failed && !attempt->killed)
+        over_quota(attempt);
+    else if (err != 0 && !attempt->failed && !attempt->killed)
         blame_system(attempt, "the output cannot be stored", err_sentence(err));
     return after_verdict(attempt);
 }
@@ -144,6 +155,10 @@ static enum attempt_action on_drained(struct attempt *attempt, int err)
 static enum attempt_action on_committed(struct attempt *attempt, int err)
 {
     attempt->committed = err == 0;
+    if (err == -E_DQUOT && !attempt->over_quota) {
+        over_quota(attempt);
+        return enter(attempt, ATTEMPT_COMMITTING);
+    }
     /* Another attempt is the current one, or the job was cancelled or is over: nobody waits for us. */
     if (err == -E_STALE || err == -E_CONFLICT || err == -E_NOENT || err == -E_CANCELED)
         attempt->killed = true;

@@ -72,6 +72,7 @@ struct attempt {
     bool failed;        /* by the user's doing: to be committed as failed */
     bool system_error;  /* try again elsewhere */
     bool retry;         /* failed, but the user asked for another try */
+    bool over_quota;    /* failed because of that: the commit brings neither output nor standard error */
     bool committed;
     int exit_code, signal;
     const char *code;   /* literal; NULL = success */

@@ -309,7 +309,7 @@ static void fill_record(const struct task *task, Tarn__Task *record)
         record->code = (char *)attempt->code;
         record->error = (char *)attempt->why;
     }
-    if (task->stderr_object != NULL)
+    if (task->stderr_object != NULL && !attempt->over_quota)
         record->stderr_path = task->stderr_path;
     record->started = task->started_real_ns;
     record->ended = io_real_ns(task->host->io);
@@ -337,7 +337,7 @@ static int commit(struct task *task)
         record.outputs = &task->output_path;
         record.n_outputs = 1;
     }
-    if (task->stderr_object != NULL)
+    if (task->stderr_object != NULL && !task->attempt.over_quota)
         objects[request.n_objects++] = task->stderr_object;
     for (;;) {
         int err = meta_call(task->host->meta, OP_TASK_COMMIT, &request.base, &request.ctx, &meta_root, NULL, NULL, NULL);

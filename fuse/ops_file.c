@@ -118,12 +118,12 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
         return;
     }
     int64_t n = file_read(mount_file_of(fi)->file, buffer, MIN(size, (size_t)MOUNT_IO_MAX), (uint64_t)offset);
+    if (n > 0 && mount->atime != MOUNT_NOATIME && !(fi->flags & O_NOATIME))
+        mount_file_of(fi)->read_ns = io_real_ns(mount->io);
     if (n < 0)
         mount_reply_err(req, (int)n);
     else
         fuse_reply_buf(req, buffer, (size_t)n);
-    if (n > 0 && mount->atime != MOUNT_NOATIME && !(fi->flags & O_NOATIME))
-        mount_file_of(fi)->read_ns = io_real_ns(mount->io);
     buffer_put(mount, buffer);
 }
 

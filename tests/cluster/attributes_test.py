@@ -1,5 +1,6 @@
 """Access control lists, extended attributes and times through the mount, with the tools people use."""
 
+import ctypes
 import errno
 import os
 import stat
@@ -162,6 +163,74 @@ def reads_move_the_atime_by_relatime(c):
     assert c.tarn('mount', '--options', 'nonsense', str(m)).code == 2
 
 
+class Directory:
+    """opendir(3) and its kind, which Python does not have."""
+
+    class Entry(ctypes.Structure):
+        _fields_ = [('ino', ctypes.c_uint64), ('off', ctypes.c_int64), ('reclen', ctypes.c_ushort), ('type', ctypes.c_ubyte),
+                    ('name', ctypes.c_char * 256)]
+
+    def __init__(self, path):
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        for name, result, args in (('opendir', ctypes.c_void_p, [ctypes.c_char_p]), ('telldir', ctypes.c_long, [ctypes.c_void_p]),
+                                   ('readdir', ctypes.POINTER(self.Entry), [ctypes.c_void_p]), ('closedir', ctypes.c_int, [ctypes.c_void_p]),
+                                   ('seekdir', None, [ctypes.c_void_p, ctypes.c_long]), ('rewinddir', None, [ctypes.c_void_p])):
+            call = getattr(self.libc, name)
+            call.restype, call.argtypes = result, args
+        self.handle = self.libc.opendir(os.fsencode(path))
+        assert self.handle
+
+    def read(self):
+        entry = self.libc.readdir(self.handle)
+        return entry.contents.name.decode() if entry else None
+
+    def rest(self):
+        return list(iter(self.read, None))
+
+    def tell(self):
+        return self.libc.telldir(self.handle)
+
+    def seek(self, cookie):
+        self.libc.seekdir(self.handle, cookie)
+
+    def rewind(self):
+        self.libc.rewinddir(self.handle)
+
+    def close(self):
+        self.libc.closedir(self.handle)
+
+
+def places_in_a_directory_survive_changes(c):
+    m = mounted(c)
+    (m / 'many').mkdir()
+    names = [f'entry-{i:05}' for i in range(5000)]
+    for name in names:
+        (m / 'many' / name).touch()
+    listing = Directory(m / 'many')
+    places, order = {}, []
+    while (name := listing.read()) is not None:
+        order.append(name)
+        places[name] = listing.tell()
+    assert sorted(order) == ['.', '..'] + names and len(set(places.values())) == len(order)
+    gone = set(names[i] for i in range(0, 5000, 3))
+    for name in gone:  # entries with a told place among them
+        (m / 'many' / name).unlink()
+    for i in range(0, 5000, 7):
+        (m / 'many' / f'entry-{i:05}-new').touch()
+    stay = [name for name in order if name not in gone]
+    for at in (4999, 0, 2, 1, 1024, 1025, 1026, 3333, 2500, 77):
+        listing.seek(places[order[at]])
+        rest = [name for name in listing.rest() if not name.endswith('-new')]
+        assert rest == [name for name in order[at + 1:] if name not in gone], at
+    listing.rewind()
+    rest = listing.rest()
+    assert sorted(name for name in rest if not name.endswith('-new')) == sorted(stay)
+    assert sorted(rest) == sorted(os.listdir(m / 'many') + ['.', '..'])
+    listing.close()
+    c.umount(m)
+
+
 if __name__ == '__main__':
     main([setfacl_and_getfacl_agree_and_are_obeyed, default_lists_are_inherited_and_replace_the_umask,
-          copies_keep_lists_and_other_doors_obey_them, attributes_have_their_namespaces, reads_move_the_atime_by_relatime], nodes=1)
+          copies_keep_lists_and_other_doors_obey_them, attributes_have_their_namespaces, reads_move_the_atime_by_relatime,
+          places_in_a_directory_survive_changes], nodes=1)

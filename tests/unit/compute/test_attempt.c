@@ -52,6 +52,21 @@ static void success_commits_reports_and_is_over(void **state)
     assert_int_equal(step(&attempt, ATTEMPT_REPORTED, 0), ATTEMPT_DO_FREE);
 }
 
+static void a_result_over_the_quota_is_the_users_failure_and_committed_without_it(void **state)
+{
+    struct attempt attempt = ended((struct attempt_exit){.status = 0}, ATTEMPT_DO_COMMIT);
+    assert_int_equal(step(&attempt, ATTEMPT_COMMITTED, -E_DQUOT), ATTEMPT_DO_COMMIT);
+    assert_true(attempt.failed && attempt.over_quota && !attempt.retry && !attempt.system_error);
+    assert_string_equal(attempt.code, "QuotaExceededError");
+    assert_int_equal(step(&attempt, ATTEMPT_COMMITTED, 0), ATTEMPT_DO_REPORT);
+    assert_true(attempt.committed);
+    attempt = running(3); /* the store of the output was refused already; another try would be, too */
+    assert_int_equal(end(&attempt, (struct attempt_exit){.status = 0}), ATTEMPT_DO_DRAIN);
+    assert_int_equal(step(&attempt, ATTEMPT_DRAINED, -E_DQUOT), ATTEMPT_DO_COMMIT);
+    assert_int_equal(step(&attempt, ATTEMPT_COMMITTED, -E_DQUOT), ATTEMPT_DO_REPORT);
+    assert_true(attempt.system_error && !attempt.committed);
+}
+
 static void an_exit_code_is_the_users_failure_and_is_committed(void **state)
 {
     struct attempt attempt = ended((struct attempt_exit){.status = 3 << 8}, ATTEMPT_DO_COMMIT);
@@ -193,6 +208,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(success_commits_reports_and_is_over),
+        cmocka_unit_test(a_result_over_the_quota_is_the_users_failure_and_committed_without_it),
         cmocka_unit_test(an_exit_code_is_the_users_failure_and_is_committed),
         cmocka_unit_test(a_signal_is_named),
         cmocka_unit_test(a_core_fails_a_command_that_exits_with_zero),
