@@ -35,6 +35,8 @@ void arena_fini(struct arena *arena)
 void *arena_alloc(struct arena *arena, size_t n)
 {
     size_t bytes;
+    bool failed_before = arena->failed;
+    arena->failed = true;
     if (add_overflows(MAX(n, (size_t)1), (size_t)ALIGN - 1, &bytes)) /* nothing has an address of its own, too */
         return NULL;
     bytes &= ~(size_t)(ALIGN - 1);
@@ -51,6 +53,7 @@ void *arena_alloc(struct arena *arena, size_t n)
     }
     void *p = arena->at;
     arena->at += bytes;
+    arena->failed = failed_before;
     return p;
 }
 

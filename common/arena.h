@@ -11,6 +11,7 @@ struct arena {
     uint8_t *at, *end;          /* of what is left of the block in use */
     struct arena_block *blocks; /* those that were malloc'd */
     size_t next_bytes;          /* size of the next one: they double */
+    bool failed;                /* a piece could not be given */
 };
 /* `first` (may be NULL) is used before anything is malloc'd and must outlive the arena. */
 void arena_init(struct arena *arena, void *first, size_t first_bytes);

@@ -3,6 +3,7 @@
 #include "bulk.h"
 #include "chunkmap.h"
 #include "clustermap.h"
+#include "common/err.h"
 #include "heal.h"
 #include "jobq.h"
 #include "lock.h"
@@ -132,11 +133,15 @@ const struct command *command_find(unsigned op)
     return NULL;
 }
 
-ProtobufCMessage *command_decode(const struct command *command, const uint8_t *body, size_t len,
-                                 struct arena *arena)
+int command_decode(const struct command *command, const uint8_t *body, size_t len, struct arena *arena,
+                   ProtobufCMessage **ret)
 {
     ProtobufCAllocator allocator = arena_allocator(arena);
-    return protobuf_c_message_unpack(command->type, &allocator, len, body);
+    ProtobufCMessage *message = protobuf_c_message_unpack(command->type, &allocator, len, body);
+    if (message == NULL) /* protobuf-c says so to both bad bytes and no memory */
+        return arena->failed ? -E_NOMEM : -E_PROTO;
+    *ret = message;
+    return 0;
 }
 
 const Tarn__Ctx *command_ctx(const struct command *command, const ProtobufCMessage *message)

@@ -22,9 +22,9 @@ struct command {
 };
 /* NULL when the op is not one of the state machine's. */
 const struct command *command_find(unsigned op);
-/* The unpacked message, the arena's; or NULL when the bytes are not one. */
-ProtobufCMessage *command_decode(const struct command *command, const uint8_t *body, size_t len,
-                                 struct arena *arena);
+/* The unpacked message, the arena's. -E_PROTO when the bytes are not one, -E_NOMEM. */
+int command_decode(const struct command *command, const uint8_t *body, size_t len, struct arena *arena,
+                   ProtobufCMessage **ret);
 const Tarn__Ctx *command_ctx(const struct command *command,
                              const ProtobufCMessage *message); /* NULL */
 

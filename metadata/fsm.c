@@ -128,14 +128,17 @@ static int run(struct tables *t, const struct command *command, const uint8_t *b
     _Alignas(16) uint8_t scratch[SCRATCH_BYTES];
     _cleanup_(arena_fini) struct arena arena;
     arena_init(&arena, scratch, sizeof scratch);
-    ProtobufCMessage *message = command_decode(command, body, len, &arena);
-    if (message == NULL)
-        return tables_fail(t, -E_PROTO, "the message of %s cannot be read", command->name);
+    ProtobufCMessage *message = NULL;
+    int err = command_decode(command, body, len, &arena, &message);
+    if (err == -E_PROTO)
+        tables_fail(t, err, "the message of %s cannot be read", command->name);
+    if (err != 0)
+        return err;
     const Tarn__Ctx *ctx = command_ctx(command, message);
     set_cred(t, ctx);
-    int err = command->flags & (COMMAND_LEADER | COMMAND_QUERY)
-                  ? command->handle(t, message)
-                  : run_in_session(t, command, message, ctx);
+    err = command->flags & (COMMAND_LEADER | COMMAND_QUERY)
+              ? command->handle(t, message)
+              : run_in_session(t, command, message, ctx);
     if (err == 0)
         err = quota_settle(t, false); /* a client's change has settled: nothing is left */
     t->cred = (struct cred){0}; /* it borrowed from the message */
@@ -179,6 +182,8 @@ int fsm_apply(struct kv_txn *txn, const struct fsm_command *command, struct fsm_
         err = tables_fail(&t, -E_PROTO, "operation %u is not a change", command->op);
     else
         err = run(&t, row, command->body, command->body_len);
+    if (err == -E_NOMEM && t.failed == 0)
+        t.failed = err; /* the other replicas may have had the memory: this one tries again, it does not answer */
     err = tables_finish(&t, err);
     int failed = t.failed;
     if (failed == 0)
