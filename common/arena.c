@@ -32,19 +32,23 @@ void arena_fini(struct arena *arena)
     arena->at = arena->end = NULL;
 }
 
+static void *give_nothing(struct arena *arena)
+{
+    arena->failed = true;
+    return NULL;
+}
+
 void *arena_alloc(struct arena *arena, size_t n)
 {
     size_t bytes;
-    bool failed_before = arena->failed;
-    arena->failed = true;
     if (add_overflows(MAX(n, (size_t)1), (size_t)ALIGN - 1, &bytes)) /* nothing has an address of its own, too */
-        return NULL;
+        return give_nothing(arena);
     bytes &= ~(size_t)(ALIGN - 1);
     if (bytes > (size_t)(arena->end - arena->at)) {
         size_t size = MAX(arena->next_bytes, bytes);
         struct arena_block *block = malloc(sizeof *block + size);
         if (block == NULL)
-            return NULL;
+            return give_nothing(arena);
         block->next = arena->blocks;
         arena->blocks = block;
         arena->next_bytes = MIN(arena->next_bytes * 2, (size_t)BLOCK_BYTES_MAX);
@@ -53,7 +57,6 @@ void *arena_alloc(struct arena *arena, size_t n)
     }
     void *p = arena->at;
     arena->at += bytes;
-    arena->failed = failed_before;
     return p;
 }
 

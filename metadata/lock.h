@@ -14,6 +14,8 @@ int lock_table_decode(const void *data, size_t n, struct lock_table *ret); /* -E
 int lock_session_end(struct tables *t, uint64_t session);
 /* The session is fenced: it keeps what it holds, but is granted nothing more. */
 int lock_session_fence(struct tables *t, uint64_t session);
+/* The inode goes: who locked it without having it open. Waiters are told NOENT. */
+int lock_inode_end(struct tables *t, uint64_t ino);
 int lock_cmd_lock(struct tables *t, const void *message);
 int lock_cmd_cancel(struct tables *t, const void *message);
 int lock_cmd_drop(struct tables *t, const void *message);

@@ -355,6 +355,44 @@ int lock_session_fence(struct tables *t, uint64_t session)
     return err;
 }
 
+/* Its waiters learn that there is nothing to wait for. */
+static int end_waits(struct tables *t, const struct file_locks *f)
+{
+    int err = 0;
+    for (size_t i = 0; i < f->table.n_waiters && err == 0; i++) {
+        const struct lock_range *range = &f->table.waiters[i];
+        struct key key = wait_key(range);
+        if (f->kind == TARN__LOCK_KIND__LOCK_FCNTL)
+            err = tables_del(t, &key);
+        Tarn__LockGranted push = TARN__LOCK_GRANTED__INIT;
+        push.waiter = range->waiter;
+        push.ino = f->ino;
+        push.status = err_to_wire(-E_NOENT);
+        if (err == 0)
+            err = tables_push(t, range->owner.session, OP_LOCK_GRANTED, &push.base);
+    }
+    return err;
+}
+
+int lock_inode_end(struct tables *t, uint64_t ino)
+{
+    int err = 0;
+    for (uint8_t kind = TARN__LOCK_KIND__LOCK_FCNTL; kind <= TARN__LOCK_KIND__LOCK_FLOCK && err == 0; kind++) {
+        _cleanup_(file_locks_fini) struct file_locks f = {0}, none = {.ino = ino, .kind = kind};
+        err = load(t, ino, kind, &f);
+        if (err != 0 || (f.table.n_held == 0 && f.table.n_waiters == 0))
+            continue;
+        err = end_waits(t, &f);
+        if (err == 0)
+            err = store(t, &none);
+        for (size_t i = 0; i < f.table.n_held && err == 0; i++)
+            err = index_session(t, &none, f.table.held[i].owner.session);
+        for (size_t i = 0; i < f.table.n_waiters && err == 0; i++)
+            err = index_session(t, &none, f.table.waiters[i].owner.session);
+    }
+    return err;
+}
+
 int lock_query_get(struct tables *t, const void *message)
 {
     const Tarn__GetLock *m = message;

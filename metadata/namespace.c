@@ -6,6 +6,7 @@
 #include "chunkmap.h"
 #include "common/check.h"
 #include "common/err.h"
+#include "lock.h"
 #include "quota.h"
 #include "session.h"
 
@@ -262,6 +263,8 @@ static int inode_remove(struct tables *t, const struct inode *inode)
         err = tables_del(t, &key);
     if (err == 0)
         err = xattrs_drop(t, inode->ino);
+    if (err == 0)
+        err = lock_inode_end(t, inode->ino);
     struct key garbage = key_1(TABLE_GARBAGE, inode->ino);
     if (err == 0 && tables_has(t, &garbage))
         err = tables_del(t, &garbage);
