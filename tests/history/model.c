@@ -126,8 +126,8 @@ static bool step_lock(const struct linear_owners *owners, const struct history_o
     if (op->verb == VERB_READ)
         return !known || (op->status == 0 && op->result[0] == lock[3]);
     unsigned number = owner_number(owners, op->owner);
-    if (lock[2] >> number & 1)
-        return !known; /* its session is over: nothing of it happens any more */
+    if ((lock[2] >> number & 1) && (known || op->verb != VERB_LOCK))
+        return !known; /* its session is over: nothing of it happens any more, but that it is granted what it waited for */
     switch (op->verb) {
     case VERB_LOCK:
         return step_acquire(op, known, number, lock);
