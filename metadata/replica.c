@@ -381,7 +381,7 @@ static int tell_result(struct replica *replica, const Tarn__RaftMessage *in, uin
 }
 
 /* R14. What is in a snapshot is committed, so it is in our log as it is there. */
-static int settle_snapshot(struct replica *replica, const Tarn__RaftMessage *in, uint64_t *rejected)
+static int settle_snapshot(struct replica *replica, const Tarn__RaftMessage *in)
 {
     struct member *member = member_find(replica, in->from);
     if (member == NULL || in->rejected == 0 || in->installing || !replica->core_leads ||
@@ -392,17 +392,18 @@ static int settle_snapshot(struct replica *replica, const Tarn__RaftMessage *in,
         if (err != 0)
             return err;
     }
+    /* It did not arrive. Raft hears this beside the refusal itself: which of the two counts depends on whether it waits for
+     * the snapshot or has begun to send entries again, and it passes over the other. */
     if (member->offered > core_match(replica, member->server.id) && in->last_index < member->offered)
-        *rejected = member->offered; /* it did not arrive */
+        return tell_result(replica, in, member->offered, in->last_index);
     return 0;
 }
 
 static int receive_append_result(struct replica *replica, const Tarn__RaftMessage *in)
 {
-    uint64_t rejected = in->rejected;
-    int err = settle_snapshot(replica, in, &rejected);
+    int err = settle_snapshot(replica, in);
     if (err == 0)
-        err = tell_result(replica, in, rejected, in->last_index);
+        err = tell_result(replica, in, in->rejected, in->last_index);
     if (err == 0 && replica->core_leads && in->term == raft_current_term(&replica->core->raft)) {
         struct member *member = member_find(replica, in->from);
         if (member != NULL && in->lease_stamp > member->stamp && in->lease_stamp <= io_mono_ns(replica->io)) {

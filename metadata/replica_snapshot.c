@@ -209,6 +209,20 @@ static int wait_for_flush(struct replica *replica)
     return err;
 }
 
+/* On a full disk it waits: nothing was changed yet that would have to be undone. */
+static int begin_log(struct replica *replica, uint64_t next)
+{
+    int err = wal_reset(replica->wal, next);
+    while (err == -E_NOSPC && !wal_broken(replica->wal) && !replica->stopping) {
+        err = io_sleep_ms(replica->io, RETRY_MS);
+        if (err == 0)
+            err = wal_reset(replica->wal, next);
+    }
+    if (err == 0)
+        replica->muted = false; /* there is space, and no flush is due that would tell */
+    return err;
+}
+
 /* The order matters after a crash in between: a snapshot newer than the tables or the log makes the
  * next start load it and begin the log behind it. */
 static int install(struct replica *replica, const char *path)
@@ -230,7 +244,7 @@ static int install(struct replica *replica, const char *path)
         return err;
     err = wait_for_flush(replica);
     if (err == 0)
-        err = wal_reset(replica->wal, meta.index + 1);
+        err = begin_log(replica, meta.index + 1);
     if (err != 0) {
         replica_fail(replica, err, "begin the log anew");
         return err;
