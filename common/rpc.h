@@ -108,6 +108,7 @@ struct rpc_service {
 };
 #define RPC_CONN_REQUESTS_MAX 256 /* under way on one connection; past it the answer is -E_BUSY */
 #define RPC_CONNS_MAX 4096
+#define RPC_SERVER_BYTES_MAX MIB(256) /* of the control messages of all requests being handled; past it the answer is -E_BUSY */
 
 /* Serves on `listener` (taken over) until rpc_server_stop(). `service` and `auth` are borrowed. */
 int rpc_server_start(struct io *io, struct io_listener *listener, const struct rpc_auth *auth,

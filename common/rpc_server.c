@@ -35,6 +35,7 @@ struct rpc_server {
     const struct rpc_service *service;
     const struct rpc_op **ops; /* by number, NULL = unknown */
     uint64_t *taken; /* requests by op */
+    uint64_t request_bytes; /* control messages of those being handled */
     size_t n_ops;
     bool stopping;
     struct list conns;
@@ -222,6 +223,7 @@ static void incoming_free(struct incoming *in)
     buffer_put(conn->server, in->request.payload, buffer_bytes(in->request.payload_len));
     conn->payload_bytes -= in->payload_size;
     conn->n_requests--;
+    conn->server->request_bytes -= in->request.control_len;
     fiber_queue_wake_one(&conn->room);
     free(in);
 }
@@ -299,6 +301,7 @@ static int make_incoming(struct rpc_conn *conn, const struct frame *frame, const
     }
     conn->payload_bytes += in->payload_size;
     conn->n_requests++;
+    conn->server->request_bytes += frame->control_len;
     conn->server->taken[frame->op]++;
     *ret = in;
     return 0;
@@ -323,6 +326,8 @@ static int take_request(struct rpc_conn *conn, const struct frame *frame, const 
         return refuse(conn, frame, -E_NOTSUP, "this server does not know the operation");
     if (conn->n_requests >= RPC_CONN_REQUESTS_MAX)
         return refuse(conn, frame, -E_BUSY, "too many requests are under way on the connection");
+    if (conn->server->request_bytes + frame->control_len > RPC_SERVER_BYTES_MAX)
+        return refuse(conn, frame, -E_BUSY, "too many large requests are under way at the server");
     int err = frame->payload_len == 0 ? 0 : wait_for_room(conn, frame->payload_len);
     if (err != 0)
         return err;

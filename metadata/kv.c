@@ -129,6 +129,13 @@ void kv_abort(struct kv_txn *txn)
     txn->ops->abort(txn);
 }
 
+void kv_give_back(struct kv *kv, unsigned slice, unsigned slices)
+{
+    CHECK(slice < slices);
+    if (kv->ops->give_back != NULL)
+        kv->ops->give_back(kv, slice, slices);
+}
+
 int kv_get(struct kv_txn *txn, const void *key, size_t key_len, struct kv_val *ret)
 {
     if (key_len == 0 || key_len > KV_KEY_MAX)

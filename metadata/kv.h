@@ -37,6 +37,10 @@ int kv_del(struct kv_txn *txn, const void *key, size_t key_len); /* 0 also when 
 
 int kv_clear(struct kv_txn *txn); /* drops every key */
 
+/* Takes pages of the tables out of the process's resident memory, the slice-th of `slices` parts of them; what
+ * is used again comes back by itself. Any thread. Nothing for tables in memory. */
+void kv_give_back(struct kv *kv, unsigned slice, unsigned slices);
+
 /* Visits keys >= start in order while they have the given prefix. fn returns 0 to go on, 1 to stop
  * (kv_scan then returns 0), or a negative code that is returned. fn must not change the table. */
 typedef int (*kv_visit)(void *arg, struct kv_val key, struct kv_val value);

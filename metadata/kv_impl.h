@@ -7,6 +7,7 @@
 
 struct kv_ops {
     void (*close)(struct kv *kv);
+    void (*give_back)(struct kv *kv, unsigned slice, unsigned slices); /* NULL: there is nothing to give */
     int (*begin)(struct kv *kv, bool write, struct kv_txn **ret);
     int (*commit)(struct kv_txn *txn);
     void (*abort)(struct kv_txn *txn);

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <lmdb.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -233,6 +234,21 @@ static void lmdb_close(struct kv *kv)
     free(lmdb);
 }
 
+/* The map is of a file and never written through: its pages stay in the kernel's cache. */
+static void lmdb_give_back(struct kv *kv, unsigned slice, unsigned slices)
+{
+    struct lmdb *lmdb = container_of(kv, struct lmdb, base);
+    CHECK_MAGIC(lmdb, LMDB_MAGIC);
+    MDB_envinfo info;
+    MDB_stat stat;
+    if (mdb_env_info(lmdb->env, &info) != 0 || mdb_env_stat(lmdb->env, &stat) != 0)
+        return;
+    uint64_t pages = (uint64_t)info.me_last_pgno + 1, first = pages * slice / slices;
+    uint64_t count = pages * (slice + 1) / slices - first;
+    /* A failure costs memory only, and the caller sees that. */
+    (void)madvise((char *)info.me_mapaddr + first * stat.ms_psize, count * stat.ms_psize, MADV_DONTNEED);
+}
+
 /* ---- transactions ---- */
 static int lmdb_begin(struct kv *kv, bool write, struct kv_txn **ret)
 {
@@ -366,6 +382,7 @@ static int lmdb_last(struct kv_txn *base, struct kv_val at, struct kv_val prefix
 }
 
 static const struct kv_ops lmdb_ops = {.close = lmdb_close,
+                                       .give_back = lmdb_give_back,
                                        .begin = lmdb_begin,
                                        .commit = lmdb_commit,
                                        .abort = lmdb_abort,

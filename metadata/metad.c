@@ -1,4 +1,5 @@
 /* tarn-metad: one replica of the metadata service as a process. */
+#include "metad_memory.h"
 #include "server.h"
 #include "common/cli.h"
 #include "common/config.h"
@@ -17,7 +18,8 @@ struct metad {
     struct io *io;
     struct config config;
     const char *dir, *listen;
-    uint64_t id;
+    uint64_t id, memory_mib;
+    struct metad_memory memory;
     int err;
     struct fiber_queue stop;
 };
@@ -57,6 +59,12 @@ static void run(void *arg)
     struct server *server = NULL;
     metad->err = server_start(metad->io, &options, &server);
     if (metad->err == 0) {
+        metad->memory = (struct metad_memory){.io = metad->io,
+                                              .replica = server_replica(server),
+                                              .limit_bytes = metad->memory_mib << 20};
+        metad->err = fiber_spawn(metad->io, "memory", metad_memory_fiber, &metad->memory);
+    }
+    if (metad->err == 0) {
         printf("ready %s\n", server_address(server));
         fflush(stdout);
         log_info("replica %u of %u serves on %s", options.replica.id, options.replica.n_servers,
@@ -64,6 +72,7 @@ static void run(void *arg)
         while (fiber_queue_wait(&metad->stop, 0) == 0)
             continue;
     }
+    metad->memory.replica = NULL;
     server_stop(server);
     io_stop(metad->io);
 }
@@ -112,7 +121,7 @@ static int options_check(struct metad *metad, const char *config_path)
 
 int main(int argc, char **argv)
 {
-    struct metad metad = {.id = 1};
+    struct metad metad = {.id = 1, .memory_mib = METAD_MEMORY_DEFAULT >> 20};
     const char *config_path = NULL;
     const struct cli_option options[] = {
         {"config", CLI_STRING, &config_path, "FILE", "the cluster's configuration (default $TARN_CONFIG)",
@@ -120,6 +129,9 @@ int main(int argc, char **argv)
         {"id", CLI_UINT, &metad.id, "N", "which replica this is: position in the list `meta`", 1,
          CONFIG_META_MAX},
         {"dir", CLI_STRING, &metad.dir, "DIR", "its log, snapshots and tables", 0, 0},
+        {"memory", CLI_UINT, &metad.memory_mib, "MIB",
+         "memory it may have resident, pages of the tables included (default 1024)", METAD_MEMORY_MIN >> 20,
+         UINT32_MAX},
         {"listen", CLI_ADDRESS, &metad.listen, "ADDRESS",
          "where to serve (default: its address in the configuration)", 0, 0},
     };

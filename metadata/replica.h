@@ -57,10 +57,11 @@ const char *replica_leader_address(const struct replica *replica); /* NULL when 
 uint32_t replica_leader_id(const struct replica *replica);
 uint64_t replica_term(const struct replica *replica);
 uint64_t replica_applied(const struct replica *replica);
+void replica_give_back(struct replica *replica, unsigned slice, unsigned slices); /* kv_give_back() of its tables */
 
 /* Puts a change into the log and waits until it is durable on a majority and applied here. The
  * result is the caller's. Errors: -E_NOT_LEADER nothing happened; -E_CONN leadership was lost
- * meanwhile: it may or may not have happened; -E_BUSY queue full (65,536), -E_CANCELED. */
+ * meanwhile: it may or may not have happened; -E_BUSY queue full (65,536, 128 MiB), -E_CANCELED. */
 int replica_propose(struct replica *replica, unsigned op, const uint8_t *body, size_t body_len,
                     struct fsm_result *ret);
 /* Waits until reads are linearizable: this replica leads now (lease or a round to a majority) and

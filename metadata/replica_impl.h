@@ -47,6 +47,7 @@
 
 #define REPLICA_PATH_MAX 400
 #define PROPOSALS_MAX 65536
+#define PROPOSALS_BYTES_MAX MIB(128)
 #define PROPOSALS_PER_SUBMIT 4096
 #define PROPOSAL_BYTES_MAX MIB(1)
 #define RETRY_MS 1000
@@ -120,6 +121,7 @@ struct replica {
     uint64_t flush_began_ns;
     struct proposals pending;  /* not in the log yet */
     struct proposals inflight; /* in the log, by index */
+    size_t proposed_bytes;     /* of both */
 
     /* apply */
     struct fiber_queue apply_wake;

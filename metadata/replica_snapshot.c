@@ -9,17 +9,28 @@
 #include <stdio.h>
 
 #define LOG_BYTES_MAX GIB(1)   /* a snapshot is due earlier when the log is larger */
+#define ENTRIES_MAX 1000000    /* raft and the log keep about 100 bytes of each in memory */
 #define LOG_ENTRIES_MIN 1000   /* but not after fewer entries than these */
 #define NOW_MS 600000          /* a snapshot that was asked for may take so long */
 #define NOW_POLL_MS 20
 #define PULL_ATTEMPTS 5        /* without a byte of progress */
 
 /* ------------------------------------------------------------------ take */
+/* A snapshot is written when the log since the last one has grown to half of that one's size, so that large
+ * tables are not written again and again for small changes; and after ENTRIES_MAX in any case. */
+static bool worth_it(const struct replica *replica, uint64_t n)
+{
+    uint64_t in_log = wal_last(replica->wal) + 1 - wal_first(replica->wal);
+    uint64_t bytes = in_log == 0 ? 0 : wal_bytes(replica->wal) / in_log * n;
+    return n >= ENTRIES_MAX ||
+           (n >= replica->options.snapshot_entries && bytes >= replica->snapshot_bytes / 2);
+}
+
 static bool due(const struct replica *replica)
 {
     uint64_t n = replica->applied - MIN(replica->snapshot.index, replica->applied);
     return !replica->installing &&
-           ((replica->snapshot_wanted && n > 0) || n >= replica->options.snapshot_entries ||
+           ((replica->snapshot_wanted && n > 0) || worth_it(replica, n) ||
             (n >= LOG_ENTRIES_MIN && wal_bytes(replica->wal) > LOG_BYTES_MAX));
 }
 
