@@ -12,6 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests' / 'cluster'
 from harness import BUILD, Cluster, Skip, digest, pattern  # noqa: E402
 
 RUNS = int(os.environ.get('BENCH_RUNS', '7'))
+FILES = int(os.environ.get('BENCH_FILES', '1000000'))  # in the parts of metadata that depend on it
 KIB, MIB = 1 << 10, 1 << 20
 LOCALE = dict(os.environ, LC_ALL='C')  # grep's speed depends on it; tasks of jobs have no locale
 
@@ -126,12 +128,105 @@ METADATA = [  # figure, Tarn's column and the other's of meta_rate, against
 ]
 
 
+LOADS = [  # figure, meta_load's arguments, column of meta_rate beside it, against
+    ('create, 1,024 under way on 64 connections', ('create', 64, 16, 1, 50000), 6, 'bare LMDB put, 64 a synced transaction'),
+    ('create, batches of 100 on 16 connections', ('create', 16, 2, 100, 300000), 6, 'bare LMDB put, 64 a synced transaction'),
+    ('lookup of a path, 64 under way on 16 connections', ('lookup', 16, 4, 1, 50000), 7, 'bare LMDB get'),
+    ('lookup of a path, 100 a request on 16 connections', ('lookup', 16, 2, 100, 300000), 7, 'bare LMDB get'),
+]
+
+
 def metadata_in(c, report, name):
     scratch = c.dir / 'scratch'
     scratch.mkdir()
     rows = clustered(c, BUILD / 'bench/meta_rate', scratch, RUNS + 1)[1:]
     for figure, tarn, other, against in METADATA:
         report.figure(f'{figure}, {name}', [(row[tarn], row[other]) for row in rows], '/s', against)
+    report.plain(f'create, one at a time, {name}: time', [1e6 / row[0] for row in rows], 'us')
+    for figure, argv, other, against in LOADS:
+        values = []
+        for i, row in enumerate(rows):  # a lookup finds what the create of the same run has made
+            what = [*argv, f'/load{argv[3]}-{i}']
+            if argv[0] == 'lookup':
+                clustered(c, BUILD / 'bench/meta_load', 'create', 16, 2, 100, argv[4], f'/look{argv[3]}-{i}')
+                what[-1] = f'/look{argv[3]}-{i}'
+            values.append((clustered(c, BUILD / 'bench/meta_load', *what)[0][0], row[other]))
+        report.figure(f'{figure}, {name}', values, '/s', against)
+
+
+def state_machine(report):
+    """In one process, by processor time: how much of the figures above is the state machine's."""
+    scratch = Path(tempfile.mkdtemp(prefix='tarn-bench-'))
+    try:
+        for batch, files in ((1, min(FILES, 1000000)), (100, FILES)):
+            (scratch / str(batch)).mkdir()
+            made, looked, listed, put, size, bare = (float(x) for x in command(
+                BUILD / 'bench/meta_fsm', scratch / str(batch), files, batch).split())
+            what = f'{files:,} files, requests of {batch}'
+            report.figure(f'state machine: creates, {what}', [(made, put)], '/cpu-s', 'bare LMDB, two puts a file')
+            if batch > 1:
+                report.figure(f'state machine: lookups, {what}', [(looked, put)], '/cpu-s', 'bare LMDB, two puts a file')
+                report.figure(f'state machine: entries listed, {what}', [(listed, put)], '/cpu-s', 'bare LMDB, two puts a file')
+                report.figure(f'tables on disk, {what}', [(size, bare)], 'B/file', 'bare LMDB, two puts a file', False)
+            shutil.rmtree(scratch / str(batch))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def resident_mib(c, n):
+    text = Path(f"/proc/{c.pid(f'metad-{n}')}/status").read_text()
+    return int(re.search(r'VmRSS:\s+(\d+)', text)[1]) / 1024
+
+
+def load(c, *argv):
+    """One line of meta_load, however long it takes."""
+    done = c.run(BUILD / 'bench/meta_load', *argv, timeout=36000)
+    if done.code != 0:
+        raise Wrong(done.err.decode(errors='replace').strip())
+    return tuple(map(float, done.out.split()))
+
+
+def metadata_many(report):
+    """Three replicas with FILES files: space, memory, a large directory, a snapshot, the death of the leader."""
+    entries = min(FILES, 1000000)
+    with cluster(nodes=1, meta=3) as c:
+        what = f'{FILES:,} files'
+        report.plain(f'create, batches of 1,000, up to {what}, 3 replicas', [load(c, 'create', 16, 1, 1000, FILES, '/many')[0]], '/s')
+        tables = [sum(f.stat().st_blocks * 512 for f in (c.home / f'meta-{n}' / 'tables').iterdir()) / FILES for n in (1, 2, 3)]
+        report.plain(f'tables on disk, {what}, each replica', tables, 'B/file')
+        load(c, 'lookup', 16, 2, 100, FILES, '/many')
+        report.plain(f'resident memory after {what} were made and looked up', [resident_mib(c, n) for n in (1, 2, 3)], 'MiB')
+        load(c, 'create', 16, 1, 1000, entries, '/flat', entries)
+        rows = [clustered(c, BUILD / 'bench/meta_list', '/flat/dir-000000', entries)[0] for _ in range(RUNS + 1)][1:]
+        report.plain(f'entries listed of a directory of {entries:,}', [row[0] for row in rows], '/s')
+        report.plain('… memory of the reader from the first part to the last one', [row[1] for row in rows], 'KiB')
+        quiet = [load(c, 'create', 1, 1, 1, 2000, f'/quiet{i}') for i in range(RUNS)]
+        if c.tarn('meta', 'snapshot').code != 0:
+            raise Wrong('tarn meta snapshot failed')
+        beside = [load(c, 'create', 1, 1, 1, 2000, f'/beside{i}') for i in range(RUNS)]
+        report.figure('create, one at a time, during a snapshot: 99th hundredth',
+                      [(b[3], q[3]) for b, q in zip(beside, quiet)], 'us', 'without a snapshot', False)
+        leader_dies(c, report, what)
+
+
+def leader_dies(c, report, what):
+    leader = c.leader()
+    files = c.status()['files']
+    writer = c.start(BUILD / 'bench/meta_load', 'create', 8, 1, 1, 40000, '/death', stdout=subprocess.PIPE)
+    while c.status()['files'] < files + 1000:
+        pass
+    c.kill(f'metad-{leader}')
+    out = writer.communicate()[0]
+    if writer.returncode != 0:
+        raise Wrong('creates failed when the leader died')
+    report.plain(f'longest create when the leader is killed, {what}', [float(out.split()[4]) / 1e6], 's')
+    for n in (1, 2, 3):
+        if n != leader:
+            c.kill(f'metad-{n}')
+    start = time.monotonic()
+    c.restart()
+    load(c, 'create', 1, 1, 1, 1, '/again')
+    report.plain(f'all replicas killed: from their start until one leads and has made a file, {what}', [time.monotonic() - start], 's')
 
 
 def bench_metadata(report):
@@ -139,6 +234,8 @@ def bench_metadata(report):
         metadata_in(c, report, '1 replica')
     with cluster(nodes=1, meta=3) as c:
         metadata_in(c, report, '3 replicas')
+    state_machine(report)
+    metadata_many(report)
 
 
 # ---- data: libtarn and puts

@@ -1,9 +1,10 @@
-/* Load of many connections on the metadata service. meta_load KIND CONNECTIONS DEPTH BATCH COUNT [DIR]
- * KIND: create, lookup: files of DIR (made when absent), 1,000 in a directory below it; a lookup is of a whole path.
+/* Load of many connections on the metadata service. meta_load KIND CONNECTIONS DEPTH BATCH COUNT [DIR [PER]]
+ * KIND: create, lookup: files of DIR (made when absent), PER (1,000) in a directory below it; a lookup is of a whole
+ * path.
  * CONNECTIONS sessions, each with DEPTH requests under way, each request with BATCH items (1: CREATE and
  * LOOKUP themselves; more: BATCH and LOOKUPS); COUNT files in all. Every answer is checked. Prints files a
- * second, microseconds of this process's processor time a file, and the 50th and 99th hundredth of the
- * requests' microseconds. */
+ * second, microseconds of this process's processor time a file, and of the requests' microseconds the 50th and 99th
+ * hundredth and the largest. */
 #include "client/meta.h"
 #include "common/err.h"
 #include "common/fiber.h"
@@ -12,7 +13,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-#define FILES_A_DIR 1000
 #define BATCH_MAX 1000
 #define CONNECTIONS_MAX 256
 
@@ -22,7 +22,7 @@ struct load {
     struct meta *metas[CONNECTIONS_MAX];
     bool lookup;
     unsigned connections, depth, batch;
-    unsigned long count, next;
+    unsigned long count, next, per; /* per: files in a directory */
     const char *dir;
     struct fiber_group group;
     float *us; /* of each request */
@@ -80,7 +80,7 @@ static bool take(struct worker *w)
     unsigned long first = load->next;
     w->n = (unsigned)MIN((unsigned long)load->batch, load->count - first);
     load->next += w->n;
-    snprintf(w->parent, sizeof w->parent, "%s/dir-%06lu", load->dir, first / FILES_A_DIR);
+    snprintf(w->parent, sizeof w->parent, "%s/dir-%06lu", load->dir, first / load->per);
     tarn__where__init(&w->where);
     w->where.path = w->parent;
     for (unsigned i = 0; i < w->n; i++)
@@ -199,7 +199,7 @@ static struct worker *worker_new(struct load *load, unsigned connection)
 static void prepare(struct load *load)
 {
     struct worker *w = worker_new(load, 0);
-    for (unsigned long i = 0; !load->lookup && i * FILES_A_DIR < load->count; i++) {
+    for (unsigned long i = 0; !load->lookup && i * load->per < load->count; i++) {
         char name[32];
         snprintf(name, sizeof name, "dir-%06lu", i);
         make_dir(w, load->dir, name);
@@ -231,8 +231,9 @@ static void load_fiber(void *arg)
     double seconds = clock_now(CLOCK_MONOTONIC) - start;
     cpu = clock_now(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     qsort(load->us, load->requests, sizeof *load->us, compare);
-    printf("%.0f %.2f %.0f %.0f\n", (double)load->count / seconds, cpu * 1e6 / (double)load->count,
-           (double)load->us[load->requests / 2], (double)load->us[load->requests * 99 / 100]);
+    printf("%.0f %.2f %.0f %.0f %.0f\n", (double)load->count / seconds, cpu * 1e6 / (double)load->count,
+           (double)load->us[load->requests / 2], (double)load->us[load->requests * 99 / 100],
+           (double)load->us[load->requests - 1]);
     for (unsigned i = 0; i < load->connections; i++)
         meta_disconnect(load->metas[i]);
     io_stop(load->io);
@@ -240,7 +241,7 @@ static void load_fiber(void *arg)
 
 int main(int argc, char **argv)
 {
-    struct load load = {.dir = "/load"};
+    struct load load = {.dir = "/load", .per = 1000};
     const char *why = "";
     if (argc >= 6) {
         load.lookup = strcmp(argv[1], "lookup") == 0;
@@ -249,10 +250,11 @@ int main(int argc, char **argv)
         load.batch = (unsigned)atoi(argv[4]);
         load.count = strtoul(argv[5], NULL, 10);
         load.dir = argc > 6 ? argv[6] : load.dir;
+        load.per = argc > 7 ? strtoul(argv[7], NULL, 10) : load.per;
     }
     if (load.connections < 1 || load.connections > CONNECTIONS_MAX || load.depth < 1 || load.batch < 1 ||
-        load.batch > BATCH_MAX || FILES_A_DIR % load.batch != 0 || load.count < 1 || load.dir[0] != '/') {
-        fprintf(stderr, "usage: meta_load create|lookup CONNECTIONS DEPTH BATCH COUNT [DIR]\n");
+        load.batch > BATCH_MAX || load.per % load.batch != 0 || load.count < 1 || load.per < 1 || load.dir[0] != '/') {
+        fprintf(stderr, "usage: meta_load create|lookup CONNECTIONS DEPTH BATCH COUNT [DIR [PER]]\n");
         return 2;
     }
     load.us = calloc(load.count / load.batch + 2, sizeof *load.us);
