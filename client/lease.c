@@ -12,6 +12,7 @@
 
 #define HELD_MAX 16384     /* leases; then the oldest is given back */
 #define PING_MS 333        /* a third of the term */
+#define ROWS_PING_MS 1000  /* a recall that was lost is heard of this soon */
 #define IDLE_MS 30000      /* a lease nobody has used for so long is given back */
 #define IDLE_LOOKS 64      /* leases looked at for that after each ping */
 #define GIVE_BACK_MAX 64   /* in one message */
@@ -28,25 +29,6 @@ struct owed {
     uint64_t ino, number;
 };
 
-struct leases {
-    struct meta *meta;
-    struct io *io;
-    uint64_t session;
-    uint64_t epoch, until_ms, route;
-    bool suspended, doubts;
-    struct map held;      /* ino → struct held */
-    struct list order;    /* of struct held, by grant or last look */
-    uint64_t last_stamp;
-    unsigned asking;
-    struct map voided;    /* while somebody asks: ino → number of its latest recall */
-    bool all_voided;      /* one could not be remembered */
-    struct list owed;     /* answers to recalls, not sent yet */
-    uint64_t owed_epoch;
-    bool all_back, answering;
-    lease_recalled_fn recalled;
-    void *recalled_arg;
-};
-
 struct leases *leases_create(struct meta *meta)
 {
     struct leases *leases = calloc(1, sizeof *leases);
@@ -56,6 +38,7 @@ struct leases *leases_create(struct meta *meta)
     leases->io = meta_io(meta);
     list_init(&leases->order);
     list_init(&leases->owed);
+    list_init(&leases->lock_waits);
     return leases;
 }
 
@@ -71,6 +54,8 @@ void leases_destroy(struct leases *leases)
         return;
     list_foreach_safe(&leases->order, it, next) free(list_entry(it, struct held, node));
     owed_clear(leases);
+    exclusives_forget(leases);
+    lock_files_forget(leases);
     map_fini(&leases->held);
     map_fini(&leases->voided);
     free(leases);
@@ -197,15 +182,26 @@ static void recall(struct leases *leases, uint64_t ino, uint64_t number)
     give_back(leases, ino, number);
 }
 
+/* Rights of the tables: their numbers hold under every leader. */
+static void recall_row(struct leases *leases, const Tarn__LeaseItem *item)
+{
+    if (item->kind == TARN__LEASE_KIND__LEASE_EXCLUSIVE)
+        lease_exclusive_recall(leases, item->ino, item->number);
+    else
+        lease_locks_recall(leases, item);
+}
+
 void leases_push(struct leases *leases, uint64_t session, const uint8_t *control, size_t len)
 {
     Tarn__LeaseRecalled *push = tarn__lease_recalled__unpack(NULL, len, control);
     if (!push)
         return;
-    if (push->epoch != leases->epoch) /* of a leader before; or of one whose first grant is still on its way */
+    if (push->epoch != leases->epoch && push->epoch != 0) /* of a leader before, or its first grant is still on its way */
         leases->all_voided = leases->asking > 0;
-    for (size_t i = 0; i < push->n_items && session == leases->session && push->epoch == leases->epoch; i++)
-        if (push->items[i]->kind == TARN__LEASE_KIND__LEASE_READ)
+    for (size_t i = 0; i < push->n_items; i++)
+        if (push->items[i]->kind != TARN__LEASE_KIND__LEASE_READ)
+            recall_row(leases, push->items[i]);
+        else if (session == leases->session && push->epoch == leases->epoch)
             recall(leases, push->items[i]->ino, push->items[i]->number);
     tarn__lease_recalled__free_unpacked(push, NULL);
 }
@@ -229,6 +225,8 @@ static void session_set(struct leases *leases, uint64_t session)
 
 void leases_session_lost(struct leases *leases)
 {
+    exclusives_lost(leases);
+    lock_files_lost(leases);
     session_set(leases, 0);
 }
 
@@ -236,7 +234,9 @@ void leases_session_lost(struct leases *leases)
 
 uint64_t leases_ping_ms(const struct leases *leases)
 {
-    return leases->held.count > 0 ? PING_MS : 0;
+    if (leases->held.count > 0)
+        return PING_MS;
+    return leases->exclusives.count > 0 || leases->lock_files.count > 0 ? ROWS_PING_MS : 0;
 }
 
 void leases_ping_begin(const struct leases *leases, struct lease_ping *ping)
@@ -264,10 +264,13 @@ void leases_ping_end(struct leases *leases, const struct lease_ping *ping, const
     session_set(leases, meta_session(leases->meta));
     if (!leader_answered(leases, ping->sent_ms, reply->epoch, reply->term_ms))
         return;
+    size_t reads = 0;
     for (size_t i = 0; i < reply->n_recalls; i++)
-        if (reply->recalls[i]->kind == TARN__LEASE_KIND__LEASE_READ)
+        if (reply->recalls[i]->kind != TARN__LEASE_KIND__LEASE_READ)
+            recall_row(leases, reply->recalls[i]);
+        else if (++reads > 0)
             recall(leases, reply->recalls[i]->ino, reply->recalls[i]->number);
-    if (reply->term_ms == 0 && reply->n_recalls == 0) { /* it gave us up; what we had is over */
+    if (reply->term_ms == 0 && reads == 0) { /* it gave us up; what we had is over */
         drop_all(leases);
         leases->until_ms = 0;
         leases->all_back = true;

@@ -39,6 +39,17 @@ int lease_ask(struct leases *leases, const uint64_t *inos, size_t n, uint64_t *r
 /* Told when a lease ends before its time, or could not be kept over a change of leader. Must not wait. */
 typedef void (*lease_recalled_fn)(void *arg, uint64_t ino);
 void lease_on_recall(struct leases *leases, lease_recalled_fn fn, void *arg);
+/* ---- exclusive leases: OPEN and CREATE with want_exclusive, Entry.exclusive */
+/* Makes what was kept back known to the stores; *ret_size: the file's end, *ret_mtime: 0 = unchanged. May wait; runs
+ * once, in a fiber of its own. An error is the caller's to report; the lease goes back all the same. */
+typedef int (*lease_flush_fn)(void *arg, uint64_t ino, uint64_t *ret_size, uint64_t *ret_mtime);
+/* The lease came with a handle, just now. Errors: -E_NOMEM; then it is returned. */
+int lease_exclusive_begin(struct leases *leases, uint64_t ino, uint64_t number, lease_flush_fn flush, void *arg);
+/* May a change be kept back now? Not once it was asked back or the session may be lost: then write through. */
+bool lease_exclusive_valid(struct leases *leases, uint64_t ino);
+/* Flushes and gives it back, or waits until that is done; before the last close. Waits. 0 when there is none. */
+int lease_exclusive_end(struct leases *leases, uint64_t ino);
+
 size_t lease_count(const struct leases *leases); /* read leases held */
 
 #endif

@@ -790,6 +790,17 @@ int meta_call_urgent(struct meta *meta, unsigned op, ProtobufCMessage *request, 
     return r;
 }
 
+int meta_call_urgent_in(struct meta *meta, uint64_t session, unsigned op, ProtobufCMessage *request,
+                        Tarn__Ctx **ctx_field)
+{
+    if (meta->closing)
+        return -E_CANCELED;
+    fiber_group_add(&meta->fibers);
+    int r = call_run(meta, session, op, request, ctx_field, &meta_root, NULL, NULL, NULL);
+    fiber_group_done(&meta->fibers);
+    return r;
+}
+
 int meta_session_ensure(struct meta *meta)
 {
     return session_ensure(meta);
@@ -829,13 +840,18 @@ uint64_t meta_lock_waiter(struct meta *meta)
 static int lock_ask(struct meta *meta, uint64_t session, Tarn__Lock *ask, const struct meta_cred *cred, bool *granted)
 {
     Tarn__LockReply *reply = NULL;
+    if (ask->want_delegation)
+        lease_lock_asking(meta->leases, ask);
     int r = meta_call_in(meta, session, OP_LOCK, &ask->base, &ask->ctx, cred, &tarn__lock_reply__descriptor,
                       &reply, NULL);
+    int kept = ask->want_delegation ? lease_lock_asked(meta->leases, session, ask, r < 0 ? NULL : reply) : 0;
     if (r < 0)
         return r;
     *granted = reply->granted;
     bool queued = reply->queued;
     tarn__lock_reply__free_unpacked(reply, NULL);
+    if (kept < 0)
+        return kept;
     return *granted || queued ? 0 : -E_WOULDBLOCK;
 }
 

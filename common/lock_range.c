@@ -168,6 +168,14 @@ int lock_table_set(struct lock_table *table, const struct lock_range *range)
     return set(table, range);
 }
 
+int lock_table_insert(struct lock_table *table, const struct lock_range *range)
+{
+    int err = full(table, 1) ? -E_NOLCK : held_room(table, 1);
+    if (err == 0)
+        held_insert(table, range);
+    return err;
+}
+
 int lock_table_wait(struct lock_table *table, const struct lock_range *waiter)
 {
     if (full(table, 2))

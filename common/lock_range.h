@@ -47,6 +47,8 @@ bool lock_table_queued(const struct lock_table *table, const struct lock_range *
  * of the same type. Upgrades and splits are atomic. -E_NOLCK LOCK_RANGES_MAX, -E_NOMEM; then nothing
  * changed. */
 int lock_table_set(struct lock_table *table, const struct lock_range *range);
+/* Puts a range that overlaps no other, without merging. -E_NOLCK, -E_NOMEM. */
+int lock_table_insert(struct lock_table *table, const struct lock_range *range);
 int lock_table_wait(struct lock_table *table,
                     const struct lock_range *waiter); /* -E_NOLCK -E_NOMEM */
 /* Removes a waiter; false when it is not there. */

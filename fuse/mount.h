@@ -38,7 +38,7 @@ struct mount {
     uint64_t init_unique;    /* of the INIT request whose reply is completed in channel.c */
     struct list free_buffers; /* MOUNT_IO_MAX each, for reads */
     unsigned n_free_buffers;
-    struct map lock_handles; /* inode → number of open handles through which fcntl locks were asked for */
+    struct map lock_handles; /* inode → number of open handles through which locks were asked for */
 };
 
 /* An open file as the kernel's fh points to it. */
@@ -48,6 +48,7 @@ struct mount_file {
     uint64_t read_ns; /* when it was last read; 0 = not, or nobody wants to know */
     /* Which kinds of locks were ever asked for through it: only then is anything released at close. */
     bool locked_fcntl, locked_flock;
+    bool locked; /* counted in the mount's lock_handles */
 };
 
 
@@ -128,8 +129,9 @@ void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
 /* ops_lock.c: what close() and the last close release. */
 int lock_drop_owner(fuse_req_t req, uint64_t ino, uint64_t owner, Tarn__LockKind kind);
 int lock_drop_handle(fuse_req_t req, uint64_t ino, uint64_t handle);
-/* True when any handle of the inode here has had fcntl locks: close() of whichever handle drops them. */
+/* True when any handle of the inode here has had locks: close() of whichever handle drops the fcntl ones. */
 bool lock_any(const struct mount *mount, uint64_t ino);
+/* What is delegated goes back with the last of them; waits. */
 void lock_forget_handle(struct mount *mount, struct mount_file *open);
 
 #endif

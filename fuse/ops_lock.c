@@ -3,6 +3,9 @@
  * Sources: POSIX.1-2017 fcntl(); Linux fcntl(2), flock(2). */
 #include "mount.h"
 
+#include "client/lease.h"
+#include "client/lease_lock.h"
+
 #include <fcntl.h>
 #include <sys/file.h>
 
@@ -29,22 +32,24 @@ bool lock_any(const struct mount *mount, uint64_t ino)
 /* The count is kept in the map's pointer itself; zero is absence. */
 static int remember_handle(struct mount *mount, struct mount_file *open)
 {
-    if (open->locked_fcntl)
+    if (open->locked)
         return 0;
     uintptr_t count = (uintptr_t)map_get(&mount->lock_handles, open->ino);
     int err = map_put(&mount->lock_handles, open->ino, (void *)(count + 1));
-    open->locked_fcntl = err == 0;
+    open->locked = err == 0;
     return err;
 }
 
 void lock_forget_handle(struct mount *mount, struct mount_file *open)
 {
-    if (!open->locked_fcntl)
+    if (!open->locked)
         return;
-    open->locked_fcntl = false;
+    open->locked = false;
     uintptr_t count = (uintptr_t)map_remove(&mount->lock_handles, open->ino);
     if (count > 1)
         map_put(&mount->lock_handles, open->ino, (void *)(count - 1)); /* room was just made: cannot fail */
+    else
+        lease_lock_closed(meta_leases(mount->meta), open->ino);
 }
 
 /* ---- taking and asking */
@@ -57,7 +62,7 @@ struct waiting {
 static void interrupted(fuse_req_t req, void *arg)
 {
     struct waiting *waiting = arg;
-    meta_lock_interrupt(waiting->meta, waiting->waiter);
+    lease_lock_interrupt(meta_leases(waiting->meta), waiting->waiter);
 }
 
 /* ENOLCK tells that locks were lost with the session of the open file: it must be opened again. */
@@ -83,7 +88,7 @@ static int take(fuse_req_t req, struct mount_file *open, Tarn__Lock *lock)
         fuse_req_interrupt_func(req, NULL, NULL);
         return -E_INTR;
     }
-    err = meta_lock_in(mount->meta, session, lock, &cred.cred);
+    err = lease_lock(meta_leases(mount->meta), session, lock, &cred.cred);
     if (lock->wait)
         fuse_req_interrupt_func(req, NULL, NULL);
     return lost(err);
@@ -102,6 +107,7 @@ void op_setlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
     lock.pid = (uint32_t)flock->l_pid;
     lock.wait = sleep != 0 && lock.type != TARN__LOCK_TYPE__LOCK_UN;
     lock.handle = file_handle(open->file);
+    open->locked_fcntl = true;
     int err = remember_handle(mount_of(req), open);
     mount_reply_err(req, err != 0 ? err : take(req, open, &lock));
 }
@@ -119,7 +125,8 @@ void op_flock(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, int op)
     lock.wait = (op & LOCK_NB) == 0 && lock.type != TARN__LOCK_TYPE__LOCK_UN;
     lock.handle = file_handle(open->file);
     open->locked_flock = true;
-    mount_reply_err(req, take(req, open, &lock));
+    int err = remember_handle(mount_of(req), open);
+    mount_reply_err(req, err != 0 ? err : take(req, open, &lock));
 }
 
 void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct flock *flock)
@@ -131,23 +138,35 @@ void op_getlk(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct 
     request.start = (uint64_t)flock->l_start;
     request.end = last_byte(flock);
     request.owner = fi->lock_owner;
-    Tarn__GetLockReply *reply = NULL;
-    int err = mount_call(req, OP_GETLK, &request.base, &request.ctx, &tarn__get_lock_reply__descriptor, &reply);
+    struct mount *mount = mount_of(req);
+    struct mount_cred cred;
+    mount_cred(req, &cred);
+    Tarn__GetLockReply reply;
+    int err = lease_getlk(meta_leases(mount->meta), &request, &cred.cred, &reply);
     if (err != 0) {
         mount_reply_err(req, err);
         return;
     }
     flock->l_type = F_UNLCK;
-    if (reply->conflict) {
-        flock->l_type = reply->type == TARN__LOCK_TYPE__LOCK_SH ? F_RDLCK : F_WRLCK;
+    if (reply.conflict) {
+        flock->l_type = reply.type == TARN__LOCK_TYPE__LOCK_SH ? F_RDLCK : F_WRLCK;
         flock->l_whence = SEEK_SET;
-        flock->l_start = (off_t)reply->start;
-        flock->l_len = reply->end == UINT64_MAX ? 0 : (off_t)(reply->end - reply->start + 1);
+        flock->l_start = (off_t)reply.start;
+        flock->l_len = reply.end == UINT64_MAX ? 0 : (off_t)(reply.end - reply.start + 1);
         /* A pid means something on its own node only; as NFS does, others are shown as they are there. */
-        flock->l_pid = (pid_t)reply->pid;
+        flock->l_pid = (pid_t)reply.pid;
     }
     fuse_reply_lock(req, flock);
-    tarn__get_lock_reply__free_unpacked(reply, NULL);
+}
+
+/* Without a session there are no locks. */
+static int drop(fuse_req_t req, const Tarn__LockDrop *request)
+{
+    struct mount *mount = mount_of(req);
+    struct mount_cred cred;
+    mount_cred(req, &cred);
+    uint64_t session = meta_session(mount->meta);
+    return session == 0 ? 0 : lease_lock_drop(meta_leases(mount->meta), session, request, &cred.cred);
 }
 
 int lock_drop_owner(fuse_req_t req, uint64_t ino, uint64_t owner, Tarn__LockKind kind)
@@ -156,7 +175,7 @@ int lock_drop_owner(fuse_req_t req, uint64_t ino, uint64_t owner, Tarn__LockKind
     request.ino = ino;
     request.owner = owner;
     request.kind = kind;
-    return mount_call(req, OP_LOCK_DROP, &request.base, &request.ctx, NULL, NULL);
+    return drop(req, &request);
 }
 
 int lock_drop_handle(fuse_req_t req, uint64_t ino, uint64_t handle)
@@ -166,5 +185,5 @@ int lock_drop_handle(fuse_req_t req, uint64_t ino, uint64_t handle)
     request.by_handle = true;
     request.handle = handle;
     request.kind = TARN__LOCK_KIND__LOCK_FCNTL;
-    return mount_call(req, OP_LOCK_DROP, &request.base, &request.ctx, NULL, NULL);
+    return drop(req, &request);
 }

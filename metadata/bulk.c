@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include "common/err.h"
+#include "lease_rows.h"
 #include "namespace.h"
 #include "query.h"
 #include "quota.h"
@@ -180,6 +181,7 @@ static int lookups_add(struct tables *t, const Tarn__Where *where, struct lookup
         return t->failed;
     result->status = err_to_wire(err);
     if (err == 0) {
+        (void)exclusive_look(t, inode->ino);
         ns_attr(inode, &l->attrs[i]);
         result->attr = &l->attrs[i];
         if (inode->type == TARN__FILE_TYPE__FT_SYMLINK)

@@ -18,6 +18,7 @@ static const struct {
     {"dgyo", check_room_disks},
     {"PuKHhUVpsAF", check_room_sessions},
     {"LWl", check_room_locks},
+    {"efr", check_room_leases},
     {"NnYJjqit", check_room_cluster},
 };
 

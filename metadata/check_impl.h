@@ -45,6 +45,7 @@ int check_room_chunks(struct check *check);  /* check_chunk.c: extents, chunks, 
 int check_room_disks(struct check *check);   /* check_disk.c: disks, what is counted for them, policies */
 int check_room_sessions(struct check *check);/* check_session.c: sessions, handles, kept replies, uploads, roles */
 int check_room_locks(struct check *check);   /* check_lock.c */
+int check_room_leases(struct check *check);  /* check_lease.c: exclusive leases, what is asked back */
 int check_room_cluster(struct check *check); /* check_cluster.c: nodes, users, jobs and tasks */
 
 #endif

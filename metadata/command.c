@@ -6,6 +6,7 @@
 #include "common/err.h"
 #include "heal.h"
 #include "jobq.h"
+#include "lease_rows.h"
 #include "lock.h"
 #include "namespace.h"
 #include "ops.h"
@@ -43,6 +44,8 @@ static const struct command commands[] = {
      CTX(Tarn__ObjectCommit), 0},
     {OP_CHUNK_FAILED, "CHUNK_FAILED", &tarn__chunk_failed__descriptor, chunk_cmd_failed,
      CTX(Tarn__ChunkFailed), 0},
+    {OP_LEASE_RETURN, "LEASE_RETURN", &tarn__lease_return__descriptor, lease_cmd_return, CTX(Tarn__LeaseReturn), 0},
+    {OP_LEASE_RECALL, "LEASE_RECALL", &tarn__lease_recall__descriptor, lease_cmd_recall, SIZE_MAX, COMMAND_LEADER},
     {OP_LOCK, "LOCK", &tarn__lock__descriptor, lock_cmd_lock, CTX(Tarn__Lock), 0},
     {OP_LOCK_CANCEL, "LOCK_CANCEL", &tarn__lock_cancel__descriptor, lock_cmd_cancel,
      CTX(Tarn__LockCancel), 0},

@@ -3,6 +3,7 @@
 #include "command.h"
 #include "common/err.h"
 #include "heal.h"
+#include "lease_rows.h"
 #include "namespace.h"
 #include "quota.h"
 #include "session.h"
@@ -94,6 +95,8 @@ static int keep_refusal(struct tables *t, const Tarn__Ctx *ctx, const struct tab
         return err;
     if (!t->keep_on_error) {
         t->result->nodes_changed = t->result->tasks_changed = false;
+        t->result->n_touched = 0;
+        t->result->touched_more = t->result->rights_returned = false;
         if (tables_rollback(t, before) != 0)
             return err;
     }
@@ -116,6 +119,8 @@ static int run_in_session(struct tables *t, const struct command *command,
         return err;
     struct tables_mark before = tables_mark(t);
     err = command->handle(t, message);
+    if (err == 0)
+        err = exclusive_conflicts_touched(t);
     if (err == 0)
         err = quota_settle(t, true);
     if (err == 0)
@@ -152,7 +157,7 @@ static int result_settle(struct fsm_result *result, int err, bool kept)
         result_drop_messages(result);
         result->nodes_changed &= kept;
         if (!kept)
-            result->n_touched = 0, result->touched_more = false;
+            result->n_touched = 0, result->touched_more = result->rights_returned = false;
         result->tasks_changed &= kept;
         result->fences_changed &= kept;
         result->err = err;

@@ -254,7 +254,7 @@ int lease_look(struct kv_txn *txn, uint64_t session, uint64_t ino, uint64_t *ret
         err = session_opens(&t, ino, &opens);
     if (err == 0) {
         *ret_version = inode.version;
-        *ret_may = opens.writers == 0 || opens.sole == session;
+        *ret_may = opens.writers == 0 || opens.sole == session; /* so nobody else has the exclusive lease either */
     }
     fsm_result_fini(&result);
     return err == -E_NOENT ? 0 : err;

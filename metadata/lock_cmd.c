@@ -2,22 +2,18 @@
  * deadlock detection, fcntl only); in which files a session has locks (for its end). */
 #include "common/err.h"
 #include "lock.h"
+#include "lock_delegate.h"
+#include "lock_impl.h"
 #include "namespace.h"
 #include "ops.h"
 #include "session.h"
 
-struct file_locks {
-    uint64_t ino;
-    uint8_t kind;
-    struct lock_table table;
-};
-
-static void file_locks_fini(struct file_locks *f)
+void file_locks_fini(struct file_locks *f)
 {
     lock_table_fini(&f->table);
 }
 
-static int load(struct tables *t, uint64_t ino, uint8_t kind, struct file_locks *ret)
+int file_locks_load(struct tables *t, uint64_t ino, uint8_t kind, struct file_locks *ret)
 {
     *ret = (struct file_locks){.ino = ino, .kind = kind};
     struct key key = key_2(TABLE_LOCKS, ino, kind);
@@ -30,7 +26,7 @@ static int load(struct tables *t, uint64_t ino, uint8_t kind, struct file_locks 
     return err == -E_CORRUPT ? tables_corrupt(t, &key, "lock table") : err;
 }
 
-static int store(struct tables *t, const struct file_locks *f)
+int file_locks_store(struct tables *t, const struct file_locks *f)
 {
     struct key key = key_2(TABLE_LOCKS, f->ino, f->kind);
     if (f->table.n_held == 0 && f->table.n_waiters == 0)
@@ -91,11 +87,11 @@ static int grant_all(struct tables *t, struct file_locks *f)
     }
 }
 
-static int finish(struct tables *t, struct file_locks *f, uint64_t session)
+int file_locks_finish(struct tables *t, struct file_locks *f, uint64_t session)
 {
     int err = grant_all(t, f);
     if (err == 0)
-        err = store(t, f);
+        err = file_locks_store(t, f);
     return err == 0 ? index_session(t, f, session) : err;
 }
 
@@ -155,7 +151,7 @@ static int graph_expand(struct graph *g, const struct lock_owner *owner)
         uint64_t ino, waiter = key_number(&rows.rows[r].key, 2);
         if (number_decode(rows.rows[r].value, rows.rows[r].len, &ino) != 0)
             return tables_corrupt(g->t, &rows.rows[r].key, "lock wait");
-        err = load(g->t, ino, TARN__LOCK_KIND__LOCK_FCNTL, &f);
+        err = file_locks_load(g->t, ino, TARN__LOCK_KIND__LOCK_FCNTL, &f);
         for (size_t i = 0; i < f.table.n_waiters && err == 0; i++)
             if (f.table.waiters[i].waiter == waiter && lock_owner_same(&f.table.waiters[i].owner, owner))
                 err = graph_blockers(g, &f.table, &f.table.waiters[i], i);
@@ -163,18 +159,51 @@ static int graph_expand(struct graph *g, const struct lock_owner *owner)
     return err;
 }
 
+/* before: the waiters ahead of the range. */
 static int deadlock_check(struct tables *t, const struct lock_table *table,
-                          const struct lock_range *range)
+                          const struct lock_range *range, size_t before)
 {
     struct graph g = {.t = t, .self = range->owner};
     _cleanup_free_ struct lock_owner *owners = calloc(LOCK_WAIT_GRAPH_MAX, sizeof *owners);
     if (owners == NULL)
         return -E_NOMEM;
     g.owners = owners;
-    int err = graph_blockers(&g, table, range, table->n_waiters);
+    int err = graph_blockers(&g, table, range, before);
     while (err == 0 && g.next < g.count) {
         struct lock_owner owner = g.owners[g.next++];
         err = graph_expand(&g, &owner);
+    }
+    return err;
+}
+
+/* Ends a wait of the table with DEADLOCK. */
+static int wait_fail(struct tables *t, struct file_locks *f, const struct lock_range *range)
+{
+    struct key key = wait_key(range);
+    Tarn__LockGranted push = TARN__LOCK_GRANTED__INIT;
+    push.waiter = range->waiter;
+    push.ino = f->ino;
+    push.status = err_to_wire(-E_DEADLOCK);
+    int err = tables_del(t, &key);
+    if (err == 0)
+        err = tables_push(t, range->owner.session, OP_LOCK_GRANTED, &push.base);
+    (void)lock_table_unwait(&f->table, range->owner.session, range->waiter);
+    if (err == 0)
+        err = file_locks_store(t, f);
+    return err == 0 ? index_session(t, f, range->owner.session) : err;
+}
+
+int file_locks_deadlocks(struct tables *t, struct file_locks *f)
+{
+    int err = file_locks_store(t, f); /* the search reads rows */
+    for (size_t i = 0; i < f->table.n_waiters && err == 0 && f->kind == TARN__LOCK_KIND__LOCK_FCNTL;) {
+        struct lock_range waiter = f->table.waiters[i];
+        err = deadlock_check(t, &f->table, &waiter, i);
+        if (err == -E_DEADLOCK)
+            err = wait_fail(t, f, &waiter);
+        else
+            i++;
+        err = t->failed != 0 ? t->failed : 0; /* too large a graph to be searched: it goes on waiting */
     }
     return err;
 }
@@ -191,13 +220,13 @@ static bool waits_already(const struct lock_table *table, const struct lock_rang
 
 static int lock_queue(struct tables *t, struct file_locks *f, const struct lock_range *range)
 {
-    int err = f->kind == TARN__LOCK_KIND__LOCK_FCNTL ? deadlock_check(t, &f->table, range) : 0;
+    int err = f->kind == TARN__LOCK_KIND__LOCK_FCNTL ? deadlock_check(t, &f->table, range, f->table.n_waiters) : 0;
     if (err == 0)
         err = lock_table_wait(&f->table, range);
     if (err == 0)
         err = wait_index(t, f, range);
     if (err == 0)
-        err = store(t, f);
+        err = file_locks_store(t, f);
     if (err == 0)
         err = index_session(t, f, range->owner.session);
     return err == 0 ? reply(t, false, true) : err;
@@ -207,8 +236,44 @@ static int lock_now(struct tables *t, struct file_locks *f, const struct lock_ra
 {
     int err = lock_table_set(&f->table, range);
     if (err == 0)
-        err = finish(t, f, range->owner.session); /* a downgrade lets others in */
+        err = file_locks_finish(t, f, range->owner.session); /* a downgrade lets others in */
     return err == 0 ? reply(t, true, false) : err;
+}
+
+/* The range goes to the client, together with what may be decided about without asking. */
+static int lock_delegated(struct tables *t, struct file_locks *f, struct lock_range *delegation)
+{
+    delegation->handle = tables_state(t)->next_handle++;
+    int err = lock_table_insert(&f->table, delegation);
+    if (err == 0)
+        err = file_locks_finish(t, f, t->session);
+    Tarn__LockReply message = TARN__LOCK_REPLY__INIT;
+    message.granted = true;
+    message.delegation = delegation->handle;
+    message.start = delegation->start;
+    message.end = delegation->end;
+    return err == 0 ? tables_reply(t, &message.base) : err;
+}
+
+/* The first in the way that is not only a delegation; NULL. */
+static const struct lock_range *held_by_a_process(const struct lock_table *table, const struct lock_range *range)
+{
+    for (size_t i = 0; i < table->n_held; i++)
+        if (!lock_is_delegate(&table->held[i]) && lock_range_blocks(&table->held[i], range))
+            return &table->held[i];
+    return NULL;
+}
+
+/* It cannot have it now. */
+static int lock_later(struct tables *t, struct file_locks *f, const struct lock_range *range, bool wait)
+{
+    bool delegated = false;
+    if (!wait && held_by_a_process(&f->table, range) != NULL)
+        return -E_WOULDBLOCK;
+    int err = delegation_ask_back(t, f, range, wait, &delegated);
+    if (err == 0 && !wait)
+        err = delegated ? -E_BUSY : -E_WOULDBLOCK;
+    return err == 0 ? lock_queue(t, f, range) : err;
 }
 
 int lock_cmd_lock(struct tables *t, const void *message)
@@ -216,9 +281,9 @@ int lock_cmd_lock(struct tables *t, const void *message)
     const Tarn__Lock *m = message;
     if ((unsigned)m->kind > TARN__LOCK_KIND__LOCK_FLOCK ||
         (unsigned)m->type > TARN__LOCK_TYPE__LOCK_EX || m->end < m->start ||
-        (m->wait && m->waiter == 0))
+        (m->wait && m->waiter == 0) || m->owner == LOCK_DELEGATE)
         return -E_INVAL;
-    struct lock_range range = {.owner = {t->session, m->owner},
+    struct lock_range delegation, range = {.owner = {t->session, m->owner},
                                .start = m->start,
                                .end = m->end,
                                .type = (uint8_t)m->type,
@@ -229,7 +294,7 @@ int lock_cmd_lock(struct tables *t, const void *message)
     if (!tables_has(t, &inode))
         return t->failed != 0 ? t->failed : -E_NOENT;
     _cleanup_(file_locks_fini) struct file_locks f = {0};
-    int err = load(t, m->ino, (uint8_t)m->kind, &f);
+    int err = file_locks_load(t, m->ino, (uint8_t)m->kind, &f);
     if (err != 0)
         return err;
     if (range.type == TARN__LOCK_TYPE__LOCK_UN)
@@ -240,8 +305,10 @@ int lock_cmd_lock(struct tables *t, const void *message)
         return reply(t, true, false);
     if (lock_table_conflict(&f.table, &range) == NULL &&
         (!m->wait || !lock_table_queued(&f.table, &range, f.table.n_waiters)))
-        return lock_now(t, &f, &range);
-    return m->wait ? lock_queue(t, &f, &range) : -E_WOULDBLOCK;
+        return m->want_delegation && delegation_fits(&f.table, &range, &delegation)
+                   ? lock_delegated(t, &f, &delegation)
+                   : lock_now(t, &f, &range);
+    return lock_later(t, &f, &range, m->wait);
 }
 
 /* ---- CANCEL, DROP, the end of a session */
@@ -250,7 +317,7 @@ int lock_cmd_cancel(struct tables *t, const void *message)
     const Tarn__LockCancel *m = message;
     for (uint8_t kind = TARN__LOCK_KIND__LOCK_FCNTL; kind <= TARN__LOCK_KIND__LOCK_FLOCK; kind++) {
         _cleanup_(file_locks_fini) struct file_locks f = {0};
-        int err = load(t, m->ino, kind, &f);
+        int err = file_locks_load(t, m->ino, kind, &f);
         if (err != 0)
             return err;
         for (size_t i = 0; i < f.table.n_held; i++)
@@ -265,7 +332,7 @@ int lock_cmd_cancel(struct tables *t, const void *message)
             (void)lock_table_unwait(&f.table, t->session, m->waiter);
             err = kind == TARN__LOCK_KIND__LOCK_FCNTL ? tables_del(t, &key) : 0;
             if (err == 0)
-                err = finish(t, &f, t->session);
+                err = file_locks_finish(t, &f, t->session);
             return err == 0 ? reply(t, false, false) : err;
         }
     }
@@ -277,7 +344,7 @@ static int drop(struct tables *t, uint64_t ino, uint8_t kind, uint64_t session, 
                 const void *arg)
 {
     _cleanup_(file_locks_fini) struct file_locks f = {0};
-    int err = load(t, ino, kind, &f);
+    int err = file_locks_load(t, ino, kind, &f);
     for (size_t i = 0; i < f.table.n_waiters && err == 0; i++) {
         struct key key = wait_key(&f.table.waiters[i]);
         if (kind == TARN__LOCK_KIND__LOCK_FCNTL && match(arg, &f.table.waiters[i]))
@@ -286,7 +353,7 @@ static int drop(struct tables *t, uint64_t ino, uint8_t kind, uint64_t session, 
     size_t removed = 0;
     if (err == 0)
         lock_table_remove(&f.table, match, arg, &removed);
-    return err == 0 && removed > 0 ? finish(t, &f, session) : err;
+    return err == 0 && removed > 0 ? file_locks_finish(t, &f, session) : err;
 }
 
 static bool match_owner(const void *arg, const struct lock_range *range)
@@ -330,7 +397,7 @@ int lock_session_end(struct tables *t, uint64_t session)
 static int stop_waiting(struct tables *t, uint64_t ino, uint8_t kind, uint64_t session)
 {
     _cleanup_(file_locks_fini) struct file_locks f = {0};
-    int err = load(t, ino, kind, &f);
+    int err = file_locks_load(t, ino, kind, &f);
     bool any = false;
     for (size_t i = 0; i < f.table.n_waiters && err == 0;) {
         struct lock_range waiter = f.table.waiters[i];
@@ -342,7 +409,7 @@ static int stop_waiting(struct tables *t, uint64_t ino, uint8_t kind, uint64_t s
         any = lock_table_unwait(&f.table, session, waiter.waiter);
         err = kind == TARN__LOCK_KIND__LOCK_FCNTL ? tables_del(t, &key) : 0;
     }
-    return err == 0 && any ? finish(t, &f, session) : err;
+    return err == 0 && any ? file_locks_finish(t, &f, session) : err;
 }
 
 int lock_session_fence(struct tables *t, uint64_t session)
@@ -379,12 +446,14 @@ int lock_inode_end(struct tables *t, uint64_t ino)
     int err = 0;
     for (uint8_t kind = TARN__LOCK_KIND__LOCK_FCNTL; kind <= TARN__LOCK_KIND__LOCK_FLOCK && err == 0; kind++) {
         _cleanup_(file_locks_fini) struct file_locks f = {0}, none = {.ino = ino, .kind = kind};
-        err = load(t, ino, kind, &f);
+        err = file_locks_load(t, ino, kind, &f);
         if (err != 0 || (f.table.n_held == 0 && f.table.n_waiters == 0))
             continue;
         err = end_waits(t, &f);
         if (err == 0)
-            err = store(t, &none);
+            err = file_locks_store(t, &none);
+        for (size_t i = 0; i < f.table.n_held && err == 0; i++)
+            err = delegation_forget(t, &f.table.held[i]);
         for (size_t i = 0; i < f.table.n_held && err == 0; i++)
             err = index_session(t, &none, f.table.held[i].owner.session);
         for (size_t i = 0; i < f.table.n_waiters && err == 0; i++)
@@ -404,11 +473,16 @@ int lock_query_get(struct tables *t, const void *message)
                                .end = m->end,
                                .type = (uint8_t)m->type};
     _cleanup_(file_locks_fini) struct file_locks f = {0};
-    int err = load(t, m->ino, (uint8_t)m->kind, &f);
+    int err = file_locks_load(t, m->ino, (uint8_t)m->kind, &f);
+    if (err != 0)
+        return err;
+    bool delegated = false;
+    if (held_by_a_process(&f.table, &range) == NULL) /* then its holder is asked who really has locks there */
+        err = delegation_ask_back(t, &f, &range, false, &delegated);
     if (err != 0)
         return err;
     Tarn__GetLockReply out = TARN__GET_LOCK_REPLY__INIT;
-    const struct lock_range *found = lock_table_conflict(&f.table, &range);
+    const struct lock_range *found = held_by_a_process(&f.table, &range);
     if (found != NULL) {
         out.conflict = true;
         out.type = (Tarn__LockType)found->type;

@@ -3,21 +3,34 @@
 #include <stdio.h>
 
 #include "common/err.h"
+#include "lease_rows.h"
 #include "namespace.h"
 #include "quota.h"
 #include "session.h"
 
 enum { RENAME_FLAG_NOREPLACE = 1, RENAME_FLAG_EXCHANGE = 2 }; /* renameat2(2) */
 
-static int reply_entry(struct tables *t, const struct inode *inode, uint64_t handle, bool created)
+static int reply_entry(struct tables *t, const struct inode *inode, uint64_t handle, uint64_t exclusive,
+                       bool created)
 {
     Tarn__Attr attr;
     ns_attr(inode, &attr);
     Tarn__Entry entry = TARN__ENTRY__INIT;
     entry.attr = &attr;
     entry.handle = handle;
+    entry.exclusive = exclusive;
     entry.created = created;
     return tables_reply(t, &entry.base);
+}
+
+static int create_open(struct tables *t, const Tarn__Create *m, struct inode *inode, bool fresh,
+                       uint64_t *ret_handle, uint64_t *ret_exclusive)
+{
+    uint32_t flags = fresh ? m->open_flags & ~(uint32_t)O_TRUNC : m->open_flags;
+    int err = session_open_inode(t, inode, flags, fresh, ret_handle);
+    if (err != 0 || !m->want_exclusive || (flags & O_ACCMODE) == O_RDONLY)
+        return err;
+    return exclusive_give(t, inode->ino, *ret_handle, ret_exclusive);
 }
 
 /* The name is taken: fine for mkdir -p and for an open that may create. */
@@ -25,15 +38,15 @@ static int create_existing(struct tables *t, const Tarn__Create *m, struct inode
 {
     if (m->type == TARN__FILE_TYPE__FT_DIR)
         return m->parents && inode->type == TARN__FILE_TYPE__FT_DIR
-                   ? reply_entry(t, inode, 0, false)
+                   ? reply_entry(t, inode, 0, 0, false)
                    : -E_EXIST;
     if (m->exclusive || m->type != TARN__FILE_TYPE__FT_FILE)
         return -E_EXIST;
     if (inode->type == TARN__FILE_TYPE__FT_DIR)
         return -E_ISDIR;
-    uint64_t handle = 0;
-    int err = m->open ? session_open_inode(t, inode, m->open_flags, false, &handle) : 0;
-    return err != 0 ? err : reply_entry(t, inode, handle, false);
+    uint64_t handle = 0, exclusive = 0;
+    int err = m->open ? create_open(t, m, inode, false, &handle, &exclusive) : 0;
+    return err != 0 ? err : reply_entry(t, inode, handle, exclusive, false);
 }
 
 static int create_new(struct tables *t, const Tarn__Create *m, struct ns_walk *at)
@@ -60,10 +73,10 @@ static int create_new(struct tables *t, const Tarn__Create *m, struct ns_walk *a
         err = ns_inode_put(t, &at->dir);
     if (err == 0)
         err = ns_inode_put(t, &inode);
-    uint64_t handle = 0;
+    uint64_t handle = 0, exclusive = 0;
     if (err == 0 && m->open)
-        err = session_open_inode(t, &inode, m->open_flags & ~(uint32_t)O_TRUNC, true, &handle);
-    return err != 0 ? err : reply_entry(t, &inode, handle, true);
+        err = create_open(t, m, &inode, true, &handle, &exclusive);
+    return err != 0 ? err : reply_entry(t, &inode, handle, exclusive, true);
 }
 
 int ns_cmd_create(struct tables *t, const void *message)
@@ -342,5 +355,5 @@ int ns_cmd_link(struct tables *t, const void *message)
     err = ns_inode_put(t, &dir);
     if (err == 0)
         err = ns_inode_put(t, &target);
-    return err != 0 ? err : reply_entry(t, &target, 0, true);
+    return err != 0 ? err : reply_entry(t, &target, 0, 0, true);
 }

@@ -3,6 +3,7 @@
 #include "chunkmap.h"
 #include "common/err.h"
 #include "heal_state.h"
+#include "lease_rows.h"
 #include "namespace.h"
 #include "session.h"
 
@@ -16,6 +17,8 @@ int query_lookup(struct tables *t, const void *message)
         inode_fini(&inode);
         err = ns_inode_get(t, parent, &inode);
     }
+    if (err == 0)
+        err = exclusive_look(t, inode.ino);
     if (err != 0)
         return err;
     Tarn__Attr attr;
@@ -70,6 +73,8 @@ static int listing_add(struct tables *t, struct listing *l, const struct row *ro
     if (!attrs)
         return 0;
     int err = ns_inode_get(t, entry.ino, &l->inodes[i]);
+    if (err == 0)
+        err = exclusive_look(t, entry.ino);
     if (err == 0)
         ns_attr(&l->inodes[i], &l->attrs[i]);
     return err;
@@ -205,6 +210,8 @@ int query_file_map(struct tables *t, const void *message)
         err = inode.type == TARN__FILE_TYPE__FT_DIR ? -E_ISDIR : -E_INVAL;
     if (err == 0)
         err = ns_may(t, &inode, NS_READ);
+    if (err == 0)
+        err = exclusive_look(t, inode.ino);
     if (err == 0 && m->have_version != 0 && m->have_version == inode.version)
         return reply_same(t);
     if (err == 0)

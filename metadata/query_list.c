@@ -13,6 +13,7 @@
 #include "chunkmap.h"
 #include "common/check.h"
 #include "common/err.h"
+#include "lease_rows.h"
 #include "namespace.h"
 
 #define WALK_KEY_MAX 4096 /* longer paths are no keys (S3: 1024) */
@@ -325,6 +326,7 @@ struct object_item {
 };
 
 struct object_list {
+    struct tables *t;
     const char *prefix, *delimiter, *after;
     char *last_common; /* the common prefix given last, or the one to go on behind; owned */
     struct object_item *items;
@@ -364,7 +366,7 @@ static int object_add(struct object_list *l, const char *key, size_t len, const 
     item->inode.data = NULL; /* the listing tells attributes only */
     ns_attr(&item->inode, &item->attr);
     item->message.attr = &item->attr;
-    return 0;
+    return exclusive_look(l->t, item->inode.ino);
 }
 
 static int object_common(struct object_list *l, const char *key, size_t len)
@@ -435,6 +437,7 @@ int query_list_objects(struct tables *t, const void *message)
         err = ns_may(t, &bucket, NS_READ | NS_EXEC);
     if (err == 0)
         err = object_list_init(&l, m);
+    l.t = t;
     if (err != 0)
         return err;
     struct key_walk walk = {.dir = bucket.ino,

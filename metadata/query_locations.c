@@ -3,6 +3,7 @@
 
 #include "chunkmap.h"
 #include "common/err.h"
+#include "lease_rows.h"
 #include "namespace.h"
 #include "query.h"
 
@@ -55,7 +56,10 @@ static int fill(struct locating *l, struct located *f)
     f->message.attr = &f->attr;
     if (f->inode.type != TARN__FILE_TYPE__FT_FILE)
         return 0;
-    int err = file_map_load(l->t, &f->inode, &l->cluster, 0, 0, QUERY_EXTENTS_MAX, &f->map);
+    int err = exclusive_look(l->t, f->inode.ino);
+    if (err != 0)
+        return err;
+    err = file_map_load(l->t, &f->inode, &l->cluster, 0, 0, QUERY_EXTENTS_MAX, &f->map);
     f->message.extents = f->map.pointers;
     f->message.n_extents = f->map.count;
     return err;

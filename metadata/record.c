@@ -413,6 +413,49 @@ int opens_decode(const void *data, size_t n, struct opens *ret)
     return 0;
 }
 
+void exclusive_encode(const struct exclusive *exclusive, struct writer *w)
+{
+    writer_u8(w, RECORD_VERSION);
+    writer_u64(w, exclusive->session);
+    writer_u64(w, exclusive->number);
+    writer_u8(w, exclusive->recalled);
+}
+
+int exclusive_decode(uint64_t ino, const void *data, size_t n, struct exclusive *ret)
+{
+    struct reader r = reader_init(data, n);
+    if (!version_ok(&r))
+        return -E_CORRUPT;
+    struct exclusive exclusive = {.ino = ino, .session = reader_u64(&r)};
+    exclusive.number = reader_u64(&r);
+    uint8_t recalled = reader_u8(&r);
+    if (recalled > 1 || done(&r) != 0)
+        return -E_CORRUPT;
+    exclusive.recalled = recalled == 1;
+    *ret = exclusive;
+    return 0;
+}
+
+void recalled_encode(const struct recalled *recalled, struct writer *w)
+{
+    writer_u8(w, RECORD_VERSION);
+    writer_u8(w, recalled->kind);
+    writer_u64(w, recalled->ino);
+}
+
+int recalled_decode(const void *data, size_t n, struct recalled *ret)
+{
+    struct reader r = reader_init(data, n);
+    if (!version_ok(&r))
+        return -E_CORRUPT;
+    struct recalled recalled = {.kind = reader_u8(&r)};
+    recalled.ino = reader_u64(&r);
+    if (recalled.kind < 1 || recalled.kind > 3 || done(&r) != 0)
+        return -E_CORRUPT;
+    *ret = recalled;
+    return 0;
+}
+
 void role_encode(const struct role *role, struct writer *w)
 {
     writer_u8(w, RECORD_VERSION);

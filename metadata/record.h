@@ -55,6 +55,9 @@ enum table {
     TABLE_LOCKS = 'L',
     TABLE_LOCK_WAIT = 'W',
     TABLE_SESSION_LOCK = 'l',
+    TABLE_EXCLUSIVE = 'e',
+    TABLE_SESSION_EXCLUSIVE = 'f',
+    TABLE_RECALLED = 'r', /* session number: a right that was asked back */
     TABLE_NODE = 'N',
     TABLE_DISK = 'd',
     TABLE_HEAL = 'g',  /* one row: struct heal_state */
@@ -251,6 +254,22 @@ struct opens {
 };
 void opens_encode(const struct opens *opens, struct writer *w);
 int opens_decode(const void *data, size_t n, struct opens *ret);
+
+/* Who alone may keep changes of a file back. */
+struct exclusive {
+    uint64_t ino; /* from the key */
+    uint64_t session, number;
+    bool recalled;
+};
+void exclusive_encode(const struct exclusive *exclusive, struct writer *w);
+int exclusive_decode(uint64_t ino, const void *data, size_t n, struct exclusive *ret);
+
+struct recalled {
+    uint8_t kind; /* Tarn__LeaseKind */
+    uint64_t ino;
+};
+void recalled_encode(const struct recalled *recalled, struct writer *w);
+int recalled_decode(const void *data, size_t n, struct recalled *ret);
 
 struct role {
     uint64_t session, epoch;

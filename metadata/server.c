@@ -104,19 +104,21 @@ static int change(struct server *server, struct rpc_request *request, const void
 {
     const Tarn__Ctx *ctx = ctx_of(message);
     server_heard(server, request, message);
-    uint64_t until_ms = 0;
+    struct lease_wait wait = {0};
     for (;;) {
         struct lease_hold hold;
+        wait.round = server->rights_round;
         int err = server_lease_clear(server, request->op, message, ctx == NULL ? 0 : ctx->session, &hold);
         if (err == 0)
             err = replica_propose(server->replica, request->op, request->control, request->control_len,
                                   result);
         server_lease_done(server, &hold);
-        if (err == 0 && result->n_recalls > 0 && server_lease_ask_back(server, result, &until_ms)) {
-            fsm_result_fini(result);
-            continue;
-        }
-        return err == 0 ? server_lease_settle(server) : err;
+        if (err != 0 || result->n_recalls == 0)
+            return err == 0 ? server_lease_settle(server) : err;
+        err = server_lease_ask_back(server, result, &wait);
+        if (err != 0)
+            return err;
+        fsm_result_fini(result);
     }
 }
 
@@ -169,9 +171,10 @@ static int handle_internal(void *ctx, struct rpc_request *request, const void *m
 int server_query(struct server *server, unsigned op, const uint8_t *body, size_t len, const void *message,
                  struct fsm_result *result)
 {
-    uint64_t until_ms = 0;
+    struct lease_wait wait = {0};
     for (;;) {
         struct kv_txn *txn;
+        wait.round = server->rights_round;
         int err = replica_read(server->replica, &txn);
         if (err != 0)
             return err;
@@ -179,11 +182,12 @@ int server_query(struct server *server, unsigned op, const uint8_t *body, size_t
         if (err == 0 && result->err == 0 && result->n_recalls == 0)
             err = server_lease_append(server, txn, op, message, result);
         kv_abort(txn);
-        if (err == 0 && result->n_recalls > 0 && server_lease_ask_back(server, result, &until_ms)) {
-            fsm_result_fini(result);
-            continue;
-        }
-        return err == 0 ? server_lease_settle(server) : err;
+        if (err != 0 || result->n_recalls == 0)
+            return err == 0 ? server_lease_settle(server) : err;
+        err = server_lease_ask_back(server, result, &wait);
+        if (err != 0)
+            return err;
+        fsm_result_fini(result);
     }
 }
 

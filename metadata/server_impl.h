@@ -60,6 +60,7 @@ struct server {
         uint64_t ino, session;
     } unsettled[UNSETTLED_MAX];  /* changed, while others may still use what was before */
     unsigned n_unsettled;
+    uint64_t rights_round; /* grows when rights of the tables come back */
     uint64_t unsettled_until_ms; /* for what has no place in the list */
     struct map sessions; /* id → struct live_session */
     uint64_t session_round;
@@ -109,8 +110,12 @@ void server_lease_done(struct server *server, struct lease_hold *hold);
 void server_lease_applied(struct server *server, const struct fsm_result *result);
 /* Before any answer that shows the tables or says that a change is done. */
 int server_lease_settle(struct server *server);
-/* Asks for the rights that stood in the way and waits. False: it lasts too long, the requester shall come again. */
-bool server_lease_ask_back(struct server *server, const struct fsm_result *result, uint64_t *until_ms);
+/* Asks for the rights that stood in the way and waits. 0: try again. -E_BUSY: it lasts, the requester shall come
+ * again. `round` is taken before each try, until_ms is 0 at first. */
+struct lease_wait {
+    uint64_t until_ms, round;
+};
+int server_lease_ask_back(struct server *server, const struct fsm_result *result, struct lease_wait *wait);
 /* Adds the lease the query asked for to its reply. */
 int server_lease_append(struct server *server, struct kv_txn *txn, unsigned op, const void *message,
                         struct fsm_result *result);

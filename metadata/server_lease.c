@@ -8,6 +8,7 @@
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
+#include "lease_rows.h"
 #include "lease_touch.h"
 
 #define TRACK_MS 10000      /* after the last question for a lease changes are looked at so long */
@@ -172,8 +173,10 @@ void server_lease_applied(struct server *server, const struct fsm_result *result
             unsettled_add(server, result->touched[i], result->session);
     if (result->touched_more && end > now)
         server->unsettled_until_ms = MAX(server->unsettled_until_ms, end);
-    if (result->rights_returned)
+    if (result->rights_returned) {
+        server->rights_round++;
         fiber_queue_wake_all(&server->recall_wake);
+    }
     if (result->rights_returned && result->session != 0)
         lease_rows_returned(&server->leases, result->session);
 }
@@ -346,8 +349,14 @@ int server_lease_ping(struct server *server, struct rpc_request *request, struct
         items[i].kind = TARN__LEASE_KIND__LEASE_READ;
         items[i].ino = owed[i].ino;
         items[i].number = owed[i].number;
-        list[i] = &items[i];
     }
+    size_t rows = 0;
+    int err = recalled_list(txn, session, items + n, OWED_MAX - n, &rows);
+    if (err != 0)
+        return err;
+    n += rows;
+    for (size_t i = 0; i < n; i++)
+        list[i] = &items[i];
     Tarn__SessionPingReply reply = TARN__SESSION_PING_REPLY__INIT;
     reply.epoch = server->lease_epoch;
     reply.term_ms = lease_renew(&server->leases, session, io_mono_ms(server->io)) ? LEASE_TERM_MS : 0;
@@ -358,7 +367,45 @@ int server_lease_ping(struct server *server, struct rpc_request *request, struct
 
 /* ------------------------------------------------------------------ rights of the tables */
 
-bool server_lease_ask_back(struct server *server, const struct fsm_result *result, uint64_t *until_ms)
+static int propose_recalls(struct server *server, const struct fsm_result *result)
 {
-    return false;
+    _cleanup_free_ Tarn__LeaseItem *items = calloc(result->n_recalls, sizeof *items);
+    _cleanup_free_ Tarn__LeaseItem **list = calloc(result->n_recalls, sizeof *list);
+    if (items == NULL || list == NULL)
+        return -E_NOMEM;
+    Tarn__LeaseRecall message = TARN__LEASE_RECALL__INIT;
+    message.items = list;
+    for (size_t i = 0; i < result->n_recalls; i++) {
+        const struct fsm_recall *recall = &result->recalls[i];
+        if (recall->marked)
+            continue;
+        Tarn__LeaseItem *item = list[message.n_items] = &items[message.n_items];
+        message.n_items++;
+        tarn__lease_item__init(item);
+        item->kind = (Tarn__LeaseKind)recall->kind;
+        item->session = recall->session;
+        item->ino = recall->ino;
+        item->number = recall->number;
+    }
+    return message.n_items == 0 ? 0 : server_propose(server, OP_LEASE_RECALL, &message.base);
+}
+
+int server_lease_ask_back(struct server *server, const struct fsm_result *result, struct lease_wait *wait)
+{
+    uint64_t now = io_mono_ms(server->io);
+    if (wait->until_ms == 0)
+        wait->until_ms = now + RECALL_WAIT_MS;
+    if (now >= wait->until_ms)
+        return -E_BUSY;
+    for (size_t i = 0; i < result->n_recalls; i++) {
+        const struct fsm_recall *recall = &result->recalls[i];
+        lease_rows_asked(&server->leases, recall->session, now);
+        if (recall->marked)
+            push_item(server, (Tarn__LeaseKind)recall->kind, recall->session, recall->ino, recall->number);
+    }
+    int err = propose_recalls(server, result);
+    if (err != 0 || server->rights_round != wait->round)
+        return err; /* something came back meanwhile: perhaps this */
+    err = fiber_queue_wait(&server->recall_wake, MIN(wait->until_ms - now, (uint64_t)RECALL_AGAIN_MS));
+    return err == -E_CANCELED || server->stopping ? -E_CANCELED : 0;
 }

@@ -6,6 +6,7 @@
 #include "common/check.h"
 #include "common/err.h"
 #include "fence.h"
+#include "lease_rows.h"
 #include "lock.h"
 #include "namespace.h"
 
@@ -251,6 +252,8 @@ static int release(struct tables *t, const struct session *session)
 {
     int err = lock_session_end(t, session->id);
     if (err == 0)
+        err = lease_rows_session_end(t, session->id);
+    if (err == 0)
         err = close_all(t, session);
     if (err == 0)
         err = chunk_session_end(t, session->id);
@@ -357,6 +360,8 @@ int session_open_inode(struct tables *t, struct inode *inode, uint32_t flags, bo
                        uint64_t *ret_handle)
 {
     int err = open_check(t, inode, flags, fresh);
+    if (err == 0)
+        err = exclusive_conflict(t, inode->ino);
     if (err == 0 && (flags & O_TRUNC) && inode->type == TARN__FILE_TYPE__FT_FILE)
         err = open_truncate(t, inode);
     struct opens opens;
@@ -432,6 +437,8 @@ static int handle_close(struct tables *t, uint64_t session, const struct handle 
     opens.handles--;
     opens.writers -= writes(handle->flags);
     err = opens_put(t, handle->ino, &opens);
+    if (err == 0 && opens.handles == 0)
+        err = exclusive_drop(t, handle->ino);
     return err == 0 ? closed(t, handle, &opens, fenced) : err;
 }
 
@@ -443,11 +450,13 @@ int session_cmd_open_file(struct tables *t, const void *message)
     int err = ns_where(t, m->where, m->flags & O_NOFOLLOW ? NS_NOFOLLOW : 0, &inode);
     if (err == 0)
         err = session_open_inode(t, &inode, m->flags, false, &handle);
+    Tarn__Entry entry = TARN__ENTRY__INIT;
+    if (err == 0 && m->want_exclusive && writes(m->flags))
+        err = exclusive_give(t, inode.ino, handle, &entry.exclusive);
     if (err != 0)
         return err;
     Tarn__Attr attr;
     ns_attr(&inode, &attr);
-    Tarn__Entry entry = TARN__ENTRY__INIT;
     entry.attr = &attr;
     entry.handle = handle;
     return tables_reply(t, &entry.base);

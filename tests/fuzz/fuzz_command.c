@@ -56,6 +56,9 @@ static void try_rows(const uint8_t *data, size_t n)
         struct heal_state heal;
         struct upload upload;
         struct store_task task;
+        struct opens opens;
+        struct exclusive exclusive;
+        struct recalled recalled;
     } row;
     (void)inode_decode(1, data, n, &inode);
     inode_fini(&inode);
@@ -72,6 +75,9 @@ static void try_rows(const uint8_t *data, size_t n)
     (void)heal_state_decode(data, n, &row.heal);
     (void)upload_decode(1, data, n, &row.upload);
     (void)store_task_decode(1, data, n, &row.task);
+    (void)opens_decode(data, n, &row.opens);
+    (void)exclusive_decode(1, data, n, &row.exclusive);
+    (void)recalled_decode(data, n, &row.recalled);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

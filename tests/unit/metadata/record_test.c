@@ -152,6 +152,10 @@ KIND(handle, {.ino = 7, .flags = 2})
 AGAIN(handle, 1, )
 KIND(opens, {.handles = 3, .writers = 1, .sole = 9})
 AGAIN(opens)
+KIND(exclusive, {.session = 9, .number = 12, .recalled = true})
+AGAIN(exclusive, 7, )
+KIND(recalled, {.kind = 2, .ino = 7})
+AGAIN(recalled)
 KIND(role, {.session = 4, .epoch = 2, .address_len = 5, .address = "tcp:1"})
 AGAIN(role)
 KIND(node, {.up = true,
@@ -232,6 +236,8 @@ static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"session", session_example, session_again},
                                     {"handle", handle_example, handle_again},
                                     {"opens", opens_example, opens_again},
+                                    {"exclusive", exclusive_example, exclusive_again},
+                                    {"recalled", recalled_example, recalled_again},
                                     {"role", role_example, role_again},
                                     {"node", node_example, node_again},
                                     {"disk", disk_example, disk_again},

@@ -1,0 +1,162 @@
+/* Exclusive leases at the client: from the open that brought one to its return, by wish or because it was asked
+ * back. They are valid while the session is; nothing about them changes with the leader. */
+#include "lease_internal.h"
+
+#include "common/err.h"
+#include "common/log.h"
+
+#define EARLY_MAX 1024
+
+struct held_exclusive {
+    struct leases *leases;
+    uint64_t ino, number, session;
+    lease_flush_fn flush;
+    void *arg;
+    bool ending;
+    unsigned users; /* the map, the ending fiber, those who wait for the end */
+    bool gone;
+    int err; /* of the end */
+    struct fiber_queue ended;
+};
+
+static void drop(struct held_exclusive *held)
+{
+    if (--held->users == 0)
+        free(held);
+}
+
+static void forget(struct held_exclusive *held)
+{
+    if (map_get(&held->leases->exclusives, held->ino) == held) {
+        map_remove(&held->leases->exclusives, held->ino);
+        held->users--;
+    }
+    held->gone = true;
+    fiber_queue_wake_all(&held->ended);
+}
+
+static int give_back(struct leases *leases, uint64_t session, uint64_t ino, uint64_t number, uint64_t size, uint64_t mtime)
+{
+    Tarn__LeaseItem item = TARN__LEASE_ITEM__INIT;
+    item.kind = TARN__LEASE_KIND__LEASE_EXCLUSIVE;
+    item.ino = ino;
+    item.number = number;
+    Tarn__LeaseReturn request = TARN__LEASE_RETURN__INIT;
+    request.item = &item;
+    request.size = size;
+    request.mtime = mtime;
+    return meta_call_urgent_in(leases->meta, session, OP_LEASE_RETURN, &request.base, &request.ctx);
+}
+
+/* The answer may be lost; the same number again is answered with success. */
+static int end(struct held_exclusive *held)
+{
+    struct leases *leases = held->leases;
+    uint64_t size = 0, mtime = 0;
+    int flushed = held->flush(held->arg, held->ino, &size, &mtime);
+    if (flushed < 0)
+        log_warn("changes of inode %llu that were kept back cannot be stored: %s", (unsigned long long)held->ino,
+                 err_sentence(flushed));
+    int r = -E_UNAVAIL;
+    while (r == -E_UNAVAIL && !meta_closing(leases->meta))
+        r = give_back(leases, held->session, held->ino, held->number, flushed < 0 ? 0 : size, flushed < 0 ? 0 : mtime);
+    return flushed < 0 ? flushed : r;
+}
+
+static void end_fiber(void *arg)
+{
+    struct held_exclusive *held = arg;
+    struct meta *meta = held->leases->meta;
+    held->err = end(held);
+    forget(held);
+    drop(held);
+    meta_fiber_done(meta);
+}
+
+static int end_begin(struct held_exclusive *held)
+{
+    if (held->ending)
+        return 0;
+    held->ending = true;
+    held->users++;
+    int r = meta_spawn(held->leases->meta, "lease-return", end_fiber, held);
+    if (r < 0) {
+        held->ending = false; /* asked back again soon */
+        held->users--;
+    }
+    return r;
+}
+
+void lease_exclusive_recall(struct leases *leases, uint64_t ino, uint64_t number)
+{
+    struct held_exclusive *held = map_get(&leases->exclusives, ino);
+    if (held && held->number == number)
+        (void)end_begin(held);
+    else if (!held && leases->early.count < EARLY_MAX) /* its grant may be on its way; asked back again if this fails */
+        (void)map_put(&leases->early, ino, (void *)(uintptr_t)number);
+}
+
+int lease_exclusive_begin(struct leases *leases, uint64_t ino, uint64_t number, lease_flush_fn flush, void *arg)
+{
+    uint64_t session = meta_session(leases->meta), early = (uintptr_t)map_remove(&leases->early, ino);
+    struct held_exclusive *before = map_get(&leases->exclusives, ino);
+    if (before && before->number == number)
+        return 0; /* it came with an earlier handle */
+    struct held_exclusive *held = calloc(1, sizeof *held);
+    if (before && before->session != session)
+        forget(before);
+    if (!held || map_get(&leases->exclusives, ino) || map_put(&leases->exclusives, ino, held) < 0) {
+        free(held);
+        (void)give_back(leases, session, ino, number, 0, 0);
+        return -E_NOMEM;
+    }
+    *held = (struct held_exclusive){
+        .leases = leases, .ino = ino, .number = number, .session = session, .flush = flush, .arg = arg, .users = 1};
+    meta_keeper_wake(leases->meta);
+    if (early == number)
+        (void)end_begin(held);
+    return 0;
+}
+
+bool lease_exclusive_valid(struct leases *leases, uint64_t ino)
+{
+    const struct held_exclusive *held = map_get(&leases->exclusives, ino);
+    return held && !held->ending && held->session == meta_session(leases->meta);
+}
+
+int lease_exclusive_end(struct leases *leases, uint64_t ino)
+{
+    struct held_exclusive *held = map_get(&leases->exclusives, ino);
+    if (!held)
+        return 0;
+    int r = end_begin(held);
+    held->users++;
+    while (r == 0 && !held->gone)
+        r = fiber_queue_wait(&held->ended, 0);
+    r = r < 0 ? r : held->err;
+    drop(held);
+    return r;
+}
+
+void exclusives_lost(struct leases *leases)
+{
+    size_t at = 0;
+    uint64_t ino;
+    void *value;
+    while (map_next(&leases->exclusives, &at, &ino, &value)) {
+        struct held_exclusive *held = value;
+        held->err = -E_NO_SESSION;
+        map_remove(&leases->exclusives, ino);
+        held->gone = true;
+        fiber_queue_wake_all(&held->ended);
+        drop(held);
+    }
+    map_fini(&leases->early);
+    leases->early = (struct map){0};
+}
+
+void exclusives_forget(struct leases *leases)
+{
+    exclusives_lost(leases);
+    map_fini(&leases->exclusives);
+}
