@@ -136,7 +136,10 @@ static void link_(struct look *look, const void *message)
 
 static void set_attr(struct look *look, const void *message)
 {
-    add_where(look, ((const Tarn__SetAttr *)message)->where);
+    const Tarn__SetAttr *m = message;
+    /* That it was read changes nothing that anybody keeps. */
+    if (!(m->mask & (TARN__SET_ATTR_BITS__SA_ATIME_READ | TARN__SET_ATTR_BITS__SA_ATIME_STRICT)))
+        add_where(look, m->where);
 }
 
 static void set_xattr(struct look *look, const void *message)

@@ -94,8 +94,9 @@ static int set_times(struct tables *t, const Tarn__SetAttr *m, struct inode *ino
     bool owner = t->cred.uid == 0 || t->cred.uid == inode->uid;
     if (!owner && ((m->mask & given) || (m->mask & now) != now))
         return -E_PERM;
-    if (!owner && may_write(t, m->handle, inode) != 0)
-        return -E_ACCES;
+    int err = owner ? 0 : may_write(t, m->handle, inode);
+    if (err != 0)
+        return err;
     if (m->mask & TARN__SET_ATTR_BITS__SA_ATIME)
         inode->atime = m->atime;
     if (m->mask & TARN__SET_ATTR_BITS__SA_MTIME)
