@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
+#include "common/prng.h"
 #include "metadata/namespace.h"
 #include "tree_check.h"
 
@@ -474,6 +475,56 @@ static void access_tells_for_the_ids_it_is_given(void **state)
     assert_int_equal(world_query(w, OP_ACCESS, &m.base, &m.ctx), 0);
 }
 
+/* READDIR goes on behind a name, whether that is still there or not. What is in the directory the
+ * whole time is told once, in order, while others come and go between the pages. */
+static void a_listing_beside_changes_tells_what_stays_once(void **state)
+{
+    enum { NAMES = 300 };
+    struct world *w = *state;
+    struct prng prng = prng_init(11);
+    bool there[NAMES];
+    char name[16];
+    assert_int_equal(world_make(w, DIR_, "/", "d", 0755), 0);
+    for (unsigned i = 0; i < NAMES; i++) { /* every third stays */
+        there[i] = i % 3 == 0 || prng_below(&prng, 2);
+        assert_in_range(snprintf(name, sizeof name, "%03u", i), 1, sizeof name - 1);
+        if (there[i])
+            assert_int_equal(world_make(w, FILE_, "/d", name, 0644), 0);
+    }
+    for (unsigned round = 0; round < 20; round++) {
+        unsigned told[NAMES] = {0};
+        char after[256] = "";
+        for (bool end = false; !end;) {
+            Tarn__Where at = world_where("/d");
+            Tarn__ReadDir m = TARN__READ_DIR__INIT;
+            m.where = &at;
+            m.after = after;
+            m.max = (uint32_t)(1 + prng_below(&prng, 40));
+            assert_int_equal(world_query(w, OP_READDIR, &m.base, &m.ctx), 0);
+            Tarn__ReadDirReply *reply = world_reply(w, &tarn__read_dir_reply__descriptor);
+            end = reply->end;
+            for (size_t i = 0; i < reply->n_entries; i++) {
+                assert_true(strcmp(reply->entries[i]->name, after) > 0);
+                strcpy(after, reply->entries[i]->name);
+                told[atoi(after)]++;
+            }
+            for (unsigned i = 0; i < 20; i++) { /* the last one told among them */
+                unsigned which = i == 0 && after[0] != 0 ? (unsigned)atoi(after)
+                                                         : (unsigned)prng_below(&prng, NAMES);
+                if (which % 3 == 0)
+                    continue;
+                assert_in_range(snprintf(name, sizeof name, "%03u", which), 1, sizeof name - 1);
+                assert_int_equal(there[which] ? world_unlink(w, "/d", name, false)
+                                              : world_make(w, FILE_, "/d", name, 0644),
+                                 0);
+                there[which] = !there[which];
+            }
+        }
+        for (unsigned i = 0; i < NAMES; i += 3)
+            assert_int_equal(told[i], 1);
+    }
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -496,6 +547,7 @@ int main(void)
                                        T(exclusive_means_new),
                                        T(a_removed_file_lives_as_long_as_any_session_has_it),
                                        T(the_working_directory_may_be_removed),
-                                       T(access_tells_for_the_ids_it_is_given)};
+                                       T(access_tells_for_the_ids_it_is_given),
+                                       T(a_listing_beside_changes_tells_what_stays_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
