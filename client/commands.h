@@ -23,6 +23,7 @@ int command_cluster(int argc, char **argv);
 int command_quota(int argc, char **argv);
 int command_node(int argc, char **argv);
 int command_status(int argc, char **argv);
+int command_meta(int argc, char **argv);
 int command_job(int argc, char **argv);
 
 /* Opens the cluster or explains why not; *ret_exit is then the exit code. */

@@ -33,6 +33,7 @@
 #define PAUSE_MS_MAX 500
 #define HOPS_AT_ONCE 3       /* redirects followed without a pause */
 #define PUSH_PING_MS 1000    /* while a push is waited for: a silent change of leader is noticed this soon */
+#define LEARN_MS 5000        /* members may have changed while the leader stayed */
 #define LOCK_ASK_AGAIN_MS 15000 /* a grant whose push was dropped is found this soon */
 /* "Not enough servers" may be a leader that is just losing its followers, or a final answer (no store
  * is up): those who can do something else should learn of it soon. */
@@ -73,6 +74,7 @@ struct meta {
 
     bool watches;           /* OP_WATCH is in force, asked for in this epoch */
     uint64_t watched_epoch;
+    uint64_t learned_epoch, learn_again_ms; /* who takes part was asked for in this epoch, and is again then */
 
     struct leases *leases;
 
@@ -190,6 +192,25 @@ static int peer_find(struct meta *meta, const char *address)
         if (strcmp(rpc_client_address(meta->peers[i].rpc), address) == 0)
             return (int)i;
     return peer_add(meta, address) < 0 ? -1 : (int)meta->n_peers - 1;
+}
+
+/* A place for another address: a new one, or that of a replica nobody names any more. */
+static void peer_learn(struct meta *meta, const Tarn__MetaStatusReply *status, const char *address)
+{
+    if (peer_find(meta, address) >= 0 || meta->n_peers < PEERS_MAX)
+        return;
+    for (unsigned i = 0; i < meta->n_peers; i++) {
+        bool named = i == meta->leader;
+        for (size_t j = 0; j < status->n_members; j++)
+            named |= strcmp(rpc_client_address(meta->peers[i].rpc), status->members[j]->address) == 0;
+        struct rpc_client *rpc = named ? NULL : rpc_client_create(meta->io, address, &meta->config->auth);
+        if (rpc == NULL)
+            continue;
+        rpc_client_destroy(meta->peers[i].rpc); /* a call under way fails and goes elsewhere */
+        meta->peers[i].rpc = rpc;
+        rpc_client_on_push(rpc, peer_push, peer_lost, &meta->peers[i]);
+        return;
+    }
 }
 
 static void leader_set(struct meta *meta, unsigned index)
@@ -459,6 +480,34 @@ static void watch_again(struct meta *meta)
         meta->options.push(meta->options.arg, OP_JOB_CHANGED, (const uint8_t *)"", 0);
 }
 
+/* After each change of the route and now and then: who takes part. So we find our way when all whom the configuration file names
+ * have been replaced since. */
+static void learn_members(struct meta *meta)
+{
+    uint64_t epoch = meta->epoch, now = io_mono_ms(meta->io);
+    if (meta->learned_epoch == epoch && now < meta->learn_again_ms)
+        return;
+    Tarn__MetaStatus request = TARN__META_STATUS__INIT;
+    struct leader_call c = {
+        .op = OP_META_STATUS,
+        .request = &request.base,
+        .reply_type = &tarn__meta_status_reply__descriptor,
+        .give_up_ms = PUSH_PING_MS,
+    };
+    int r = leader_call(meta, &c);
+    if (r < 0 && worth_another_try(r))
+        return; /* after the next ping again */
+    meta->learned_epoch = epoch;
+    meta->learn_again_ms = now + LEARN_MS;
+    if (r < 0)
+        return; /* one of the version before does not know the question */
+    const Tarn__MetaStatusReply *status = (const Tarn__MetaStatusReply *)c.reply;
+    for (size_t i = 0; i < status->n_members; i++)
+        if (config_address_wrong(status->members[i]->address) == NULL)
+            peer_learn(meta, status, status->members[i]->address);
+    protobuf_c_message_free_unpacked(c.reply, NULL);
+}
+
 static void keeper_run(void *arg)
 {
     struct meta *meta = arg;
@@ -470,6 +519,7 @@ static void keeper_run(void *arg)
             ping(meta, keeper_interval(meta));
             leases_reclaim(meta->leases);
             watch_again(meta);
+            learn_members(meta);
             session_check(meta);
         }
         if (meta->closing || (r == 0 && !meta->session))
@@ -533,6 +583,7 @@ int meta_connect(struct io *io, const struct config *config, const struct meta_o
     if (!meta->options.give_up_ms)
         meta->options.give_up_ms = GIVE_UP_MS_DEFAULT;
     list_init(&meta->changes);
+    meta->learned_epoch = UINT64_MAX;
     meta->leases = leases_create(meta);
     if (!meta->leases) {
         meta_free(meta);

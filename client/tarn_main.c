@@ -25,6 +25,7 @@ static const struct command {
     {"job", command_job, "run work where the data is"},
     {"quota", command_quota, "limits of directories, users and groups: set, get, ls, rm"},
     {"node", command_node, "storage nodes: node ls"},
+    {"meta", command_meta, "metadata replicas: status, add, remove, replace, transfer, check"},
     {"status", command_status, "is my data safe"},
     {"cluster", command_cluster, "a whole cluster on this machine: up, down, status"},
 };

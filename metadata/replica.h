@@ -44,6 +44,9 @@ struct replica_options {
  * Errors: -E_CORRUPT with a log line naming the file, -E_PERM it was removed from the service, -E_IO, -E_NOSPC,
  * -E_ACCES. */
 int replica_start(struct io *io, const struct replica_options *options, struct replica **ret);
+/* Before a start: renames log, snapshots and tables of a damaged replica to DIR/aside-N, so that it begins as one that
+ * lost its directory. Nothing is deleted. */
+int replica_set_aside(struct io *io, const char *dir);
 /* Takes no more part: proposals and reads fail, waiting ones at once. The first half of a stop, for
  * fibers and handlers that wait here to end. */
 void replica_quiesce(struct replica *replica);
@@ -107,6 +110,8 @@ struct replica_status {
     const char *change, *trouble; /* borrowed until the next call that waits; "" = none */
 };
 void replica_status(const struct replica *replica, struct replica_status *ret);
+uint32_t replica_id(const struct replica *replica);
+const char *replica_dir(const struct replica *replica);
 const char *replica_own_address(const struct replica *replica);
 
 #endif

@@ -100,6 +100,16 @@ const char *replica_address(const struct replica *replica, uint32_t id)
     return "";
 }
 
+uint32_t replica_id(const struct replica *replica)
+{
+    return replica->options.id;
+}
+
+const char *replica_dir(const struct replica *replica)
+{
+    return replica->dir;
+}
+
 const char *replica_own_address(const struct replica *replica)
 {
     return replica->address;

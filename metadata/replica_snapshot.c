@@ -34,6 +34,16 @@ static bool due(const struct replica *replica)
             (n >= LOG_ENTRIES_MIN && wal_bytes(replica->wal) > LOG_BYTES_MAX));
 }
 
+/* The log reaches back to the snapshot before, unless it is too large: when this one turns out to be damaged, that one
+ * and the log are as good. */
+static uint64_t log_needed_from(const struct replica *replica, const struct snapshot_meta *meta)
+{
+    bool large = wal_bytes(replica->wal) > LOG_BYTES_MAX;
+    uint64_t keep = large ? LOG_ENTRIES_MIN : replica->options.trailing_entries;
+    uint64_t from = meta->index - MIN(keep, meta->index) + 1;
+    return large ? from : MIN(from, replica->snapshot.index + 1);
+}
+
 /* After it is on disk: tells raft and lets the old part of the log go, both in one go. */
 static int taken(struct replica *replica, const struct snapshot_meta *meta, uint64_t bytes)
 {
@@ -43,18 +53,17 @@ static int taken(struct replica *replica, const struct snapshot_meta *meta, uint
     bool current = !replica->installing && replica->failed == 0 &&
                    meta->index > replica->snapshot.index &&
                    wal_term_of(replica->wal, meta->index) == meta->term;
-    uint64_t keep = wal_bytes(replica->wal) > LOG_BYTES_MAX ? LOG_ENTRIES_MIN
-                                                            : replica->options.trailing_entries;
+    uint64_t from = log_needed_from(replica, meta);
     if (current) {
         replica->snapshot = *meta;
         replica->snapshot_bytes = bytes;
-        err = core_snapshot_taken(replica, meta, (unsigned)keep);
+        err = core_snapshot_taken(replica, meta, (unsigned)(meta->index + 1 - from)); /* raft's first entry is the log's (R8) */
     }
     fiber_mutex_unlock(&replica->step_lock);
     if (err != 0 || !current)
         return err;
-    if (meta->index > keep && meta->index - keep + 1 > wal_first(replica->wal))
-        err = wal_trim(replica->wal, meta->index - keep + 1);
+    if (from > wal_first(replica->wal))
+        err = wal_trim(replica->wal, from);
     return err != 0 ? err : snapshot_prune(replica->io, replica->snapshot_dir);
 }
 

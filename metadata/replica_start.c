@@ -165,6 +165,13 @@ static int tables_applied(struct replica *replica, uint64_t *ret)
     return err;
 }
 
+/* Rows that a snapshot of an older version lacks. */
+static int tables_settle(struct replica *replica)
+{
+    uint64_t applied;
+    return tables_applied(replica, &applied);
+}
+
 static int any_key(void *arg, struct kv_val key, struct kv_val value)
 {
     *(bool *)arg = false;
@@ -183,6 +190,43 @@ static int tables_empty(struct replica *replica, bool *ret)
     return err;
 }
 
+/* The newest snapshot is damaged: the one before and the log are as good, when the log reaches back so far. */
+static int older_snapshot(struct replica *replica)
+{
+    int err = snapshot_set_aside(replica->io, replica->snapshot_dir, &replica->snapshot);
+    if (err != 0)
+        return err;
+    replica->snapshot = (struct snapshot_meta){0};
+    err = snapshot_newest(replica->io, replica->snapshot_dir, &replica->snapshot, &replica->snapshot_bytes);
+    if (err != 0 && err != -E_NOENT)
+        return err;
+    if (wal_first(replica->wal) > replica->snapshot.index + 1 || wal_last(replica->wal) < replica->snapshot.index)
+        return complain(replica, "the newest snapshot is damaged and the log does not reach back to the one before");
+    log_warn("replica %u: goes on from the snapshot at %llu and the log", replica->options.id,
+             (unsigned long long)replica->snapshot.index);
+    return 0;
+}
+
+/* When the tables are behind the log's beginning, or gone. */
+static int load_snapshot(struct replica *replica, bool empty, uint64_t *applied)
+{
+    for (;;) {
+        const struct snapshot_meta *snapshot = &replica->snapshot;
+        if (snapshot->index <= *applied || (!empty && *applied + 1 >= wal_first(replica->wal)))
+            break;
+        int err = snapshot_load(replica->io, replica->snapshot_dir, snapshot, replica->kv);
+        if (err == 0) {
+            *applied = snapshot->index;
+            return tables_settle(replica);
+        }
+        if (err == -E_CORRUPT)
+            err = older_snapshot(replica);
+        if (err != 0)
+            return err;
+    }
+    return tables_applied(replica, applied);
+}
+
 /* Barriers and configurations leave no trace in the tables, so they may lag behind the log's truth by
  * such entries; what they miss is applied again from the log, or all comes from the snapshot. */
 static int open_tables(struct replica *replica)
@@ -190,7 +234,7 @@ static int open_tables(struct replica *replica)
     int err = replica->options.memory_tables
                   ? kv_mem_open(&replica->kv)
                   : kv_lmdb_open(replica->tables_dir, replica->options.map_bytes, &replica->kv);
-    bool empty = true, load = false;
+    bool empty = true;
     uint64_t applied = 0;
     if (err == 0)
         err = tables_empty(replica, &empty);
@@ -198,18 +242,13 @@ static int open_tables(struct replica *replica)
         err = tables_applied(replica, &applied);
     if (err != 0)
         return err;
-    const struct snapshot_meta *snapshot = &replica->snapshot;
-    if (applied > MAX(wal_last(replica->wal), snapshot->index))
+    if (applied > MAX(wal_last(replica->wal), replica->snapshot.index))
         return complain(replica, "the tables know more than the log");
-    load = snapshot->index > applied && (empty || applied + 1 < wal_first(replica->wal));
-    if (load)
-        err = snapshot_load(replica->io, replica->snapshot_dir, snapshot, replica->kv);
-    if (err == 0)
-        err = tables_applied(replica, &applied);
+    err = load_snapshot(replica, empty, &applied);
     if (err != 0)
         return err;
-    replica->applied = load ? snapshot->index : applied;
-    replica->last_real_ns = snapshot->real_ns;
+    replica->applied = applied;
+    replica->last_real_ns = replica->snapshot.real_ns;
     if (replica->applied + 1 < wal_first(replica->wal))
         return complain(replica, "entries between the tables and the log are missing");
     return 0;
@@ -234,6 +273,32 @@ static int last_clock(struct replica *replica)
     replica->last_real_ns = MAX(replica->last_real_ns, command->real_ns);
     tarn__log_command__free_unpacked(command, NULL);
     return 0;
+}
+
+/* ------------------------------------------------------------------ a damaged directory */
+int replica_set_aside(struct io *io, const char *dir)
+{
+    static const char *const parts[] = {"log", "snapshots", "tables", "newcomer"};
+    char aside[REPLICA_PATH_MAX + 32], from[REPLICA_PATH_MAX + 32], to[REPLICA_PATH_MAX + 64];
+    int err = -E_EXIST;
+    for (unsigned n = 1; err == -E_EXIST && n < 1000; n++) {
+        if (snprintf(aside, sizeof aside, "%s/aside-%u", dir, n) >= (int)sizeof aside)
+            return -E_NAMETOOLONG;
+        err = io_mkdir(io, aside, 0700);
+    }
+    for (size_t i = 0; err == 0 && i < ARRAY_SIZE(parts); i++) {
+        snprintf(from, sizeof from, "%.*s/%s", REPLICA_PATH_MAX, dir, parts[i]);
+        snprintf(to, sizeof to, "%s/%s", aside, parts[i]);
+        err = io_rename(io, from, to);
+        err = err == -E_NOENT ? 0 : err;
+    }
+    if (err == 0)
+        err = io_sync_dir(io, aside);
+    if (err == 0)
+        err = io_sync_dir(io, dir);
+    if (err == 0)
+        log_warn("what was in %s is now in %s; it begins as a replica that lost its directory", dir, aside);
+    return err;
 }
 
 /* ------------------------------------------------------------------ life */

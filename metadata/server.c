@@ -366,6 +366,10 @@ static const struct rpc_op ops[] = {
     OTHER(WATCH, watch, server_handle_watch),
     OTHER(RAFT, raft_message, handle_raft),
     OTHER(SNAPSHOT_PULL, snapshot_pull, handle_pull),
+    OTHER(META_STATUS, meta_status, server_handle_meta_status),
+    OTHER(META_MEMBER, meta_member_change, server_handle_meta_member),
+    OTHER(META_TRANSFER, meta_transfer, server_handle_meta_transfer),
+    OTHER(META_SNAPSHOT, meta_snapshot, server_handle_meta_snapshot),
 };
 
 /* ------------------------------------------------------------------ the replica's news */
@@ -410,12 +414,22 @@ static int spawn(struct server *server, const char *name, fiber_fn fn)
     return err;
 }
 
+static void on_end(void *arg, int err)
+{
+    struct server *server = arg;
+    if (server->on_end != NULL)
+        server->on_end(server->end_arg, err);
+}
+
 static int serve(struct server *server, struct io_listener **listener,
                  const struct server_options *options)
 {
     struct replica_options replica = options->replica;
     replica.on_result = on_result;
     replica.on_leader = on_leader;
+    replica.on_end = on_end;
+    server->on_end = options->on_end;
+    server->end_arg = options->end_arg;
     replica.arg = server;
     int err = replica_start(server->io, &replica, &server->replica);
     if (err != 0)

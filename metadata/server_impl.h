@@ -48,6 +48,8 @@ struct server {
     struct rpc_service service;
     char address[128];
     bool stopping;
+    void (*on_end)(void *arg, int err);
+    void *end_arg;
     struct fiber_group fibers;
     struct fiber_queue stop_wake;
 
@@ -152,5 +154,11 @@ void node_fiber(void *arg);
 void work_fiber(void *arg);
 /* ---- server_topology.c ---- */
 void topology_fiber(void *arg);
+
+/* ---- server_member.c ---- */
+int server_handle_meta_status(void *ctx, struct rpc_request *request, const void *message);
+int server_handle_meta_member(void *ctx, struct rpc_request *request, const void *message);
+int server_handle_meta_transfer(void *ctx, struct rpc_request *request, const void *message);
+int server_handle_meta_snapshot(void *ctx, struct rpc_request *request, const void *message);
 
 #endif

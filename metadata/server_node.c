@@ -164,15 +164,30 @@ static int news_read(struct server *server, const Tarn__NodeBeat *beat, struct n
     return err;
 }
 
+/* The store keeps its way to the service when all whom its configuration names have been replaced. */
+static void tell_replicas(const struct replica_status *status, Tarn__NodeBeatReply *reply, char **list)
+{
+    for (unsigned i = 0; i < status->n_servers; i++)
+        list[i] = (char *)(uintptr_t)status->servers[i].address;
+    reply->meta = list;
+    reply->n_meta = status->n_servers;
+}
+
 static int news_reply(struct server *server, struct rpc_request *request, const struct news *news)
 {
     Tarn__NodeBeatReply *reply = tarn__node_beat_reply__unpack(NULL, news->len, news->tasks);
     if (reply == NULL)
         return -E_CORRUPT;
     reply->interval_ms = NODE_BEAT_MS;
+    struct replica_status status;
+    char *replicas[REPLICA_SERVERS_MAX];
+    replica_status(server->replica, &status);
+    tell_replicas(&status, reply, replicas);
     int err = server_fence_answer(server, &news->fences, reply);
     if (err == 0)
         err = rpc_reply(request, &reply->base);
+    reply->meta = NULL; /* borrowed */
+    reply->n_meta = 0;
     tarn__node_beat_reply__free_unpacked(reply, NULL);
     return err;
 }

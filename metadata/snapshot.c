@@ -267,6 +267,16 @@ int snapshot_newest(struct io *io, const char *dir, struct snapshot_meta *ret, u
     return names->count > 0 ? -E_CORRUPT : -E_NOENT;
 }
 
+int snapshot_set_aside(struct io *io, const char *dir, const struct snapshot_meta *meta)
+{
+    char name[SNAPSHOT_NAME_MAX], path[PATH_BYTES], bad[PATH_BYTES + 8];
+    snapshot_name(name, meta->index, meta->term);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    snprintf(bad, sizeof bad, "%s.bad", path);
+    int err = io_rename(io, path, bad);
+    return err != 0 ? err : io_sync_dir(io, dir);
+}
+
 /* ------------------------------------------------------------------ load */
 struct source {
     struct io_file *file;

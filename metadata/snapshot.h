@@ -36,6 +36,8 @@ int snapshot_write(struct io *io, const char *dir, const struct snapshot_meta *m
 int snapshot_clean(struct io *io, const char *dir);
 /* The newest complete one with a valid header; -E_NOENT. */
 int snapshot_newest(struct io *io, const char *dir, struct snapshot_meta *ret, uint64_t *ret_bytes);
+/* Renames it to *.bad: nobody loads or offers it any more. */
+int snapshot_set_aside(struct io *io, const char *dir, const struct snapshot_meta *meta);
 /* Replaces the tables' content; checks every block. -E_CORRUPT: nothing changed. */
 int snapshot_load(struct io *io, const char *dir, const struct snapshot_meta *meta, struct kv *kv);
 /* Removes all but the newest two, and parts of others' (none may be under way). */

@@ -16,10 +16,14 @@
 
 #include <stdio.h>
 
+#define KNOWN_MAX 8 /* replicas of the service that it has named */
+
 struct beat {
     struct store *store;
-    char leader[64];      /* whom to ask first; empty = meta[next_meta] */
-    unsigned next_meta;
+    char leader[64];      /* whom to ask first; empty = the next one */
+    unsigned next_meta;   /* of those the configuration names, then those the service named last */
+    char known[KNOWN_MAX][64];
+    unsigned n_known;
     uint64_t epoch;
     bool closing, told_silence;
     bool beating; /* joined, and the inventory is told */
@@ -48,7 +52,26 @@ static void follow(struct beat *b, int err, const struct rpc_call *call)
         return;
     }
     b->leader[0] = '\0';
-    b->next_meta = (b->next_meta + 1) % b->store->n_meta;
+    b->next_meta = (b->next_meta + 1) % (b->store->n_meta + b->n_known);
+}
+
+static const char *whom(const struct beat *b)
+{
+    if (b->leader[0] != '\0')
+        return b->leader;
+    return b->next_meta < b->store->n_meta ? b->store->meta[b->next_meta] : b->known[b->next_meta - b->store->n_meta];
+}
+
+/* All of its configuration's may have been replaced since. */
+static void learn(struct beat *b, const Tarn__NodeBeatReply *reply)
+{
+    if (reply->n_meta == 0 || reply->n_meta > KNOWN_MAX)
+        return; /* of the version before */
+    for (size_t i = 0; i < reply->n_meta; i++)
+        snprintf(b->known[i], sizeof b->known[i], "%s", reply->meta[i]);
+    b->n_known = (unsigned)reply->n_meta;
+    if (b->next_meta >= b->store->n_meta + b->n_known)
+        b->next_meta = 0;
 }
 
 static bool elsewhere(int err)
@@ -62,8 +85,8 @@ static int ask(struct beat *b, unsigned op, const ProtobufCMessage *request, con
 {
     struct store *s = b->store;
     int err = -E_CONN;
-    for (unsigned i = 0; i < 2 * s->n_meta && !b->closing; i++) {
-        const char *address = b->leader[0] != '\0' ? b->leader : s->meta[b->next_meta];
+    for (unsigned i = 0; i < 2 * (s->n_meta + b->n_known) && !b->closing; i++) {
+        const char *address = whom(b);
         struct rpc_client *client = store_peer(s, address);
         struct rpc_call call = {.op = op, .request = request, .reply_type = type, .timeout_ms = BEAT_CALL_TIMEOUT_MS};
         uint64_t sent_ms = io_mono_ms(s->io) + 1; /* never 0; a millisecond of 2,500 */
@@ -451,6 +474,7 @@ static int beat_once(struct beat *b, bool wait)
     forget_told(&request);
     /* Nobody else runs between the answer, which renews the contact, and the fences that came with it. */
     Tarn__NodeBeatReply *reply = (Tarn__NodeBeatReply *)answer;
+    learn(b, reply);
     err = fences_news(s, reply);
     if (err != 0)
         s->contact_ms = 0; /* out of memory: what we were told is not in force here */
