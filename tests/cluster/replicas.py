@@ -3,6 +3,7 @@ what status says."""
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -86,7 +87,10 @@ def point_config_at(c, addresses):
     """What an operator does after a change: the configuration file names those that are there now."""
     path = Path(c.env['TARN_CONFIG'])
     lines = [line for line in path.read_text().splitlines() if not line.startswith('meta =')]
-    path.write_text('\n'.join(lines + ['meta = ' + ' '.join(addresses)]) + '\n')
+    new = path.with_suffix('.new')
+    new.write_text('\n'.join(lines + ['meta = ' + ' '.join(addresses)]) + '\n')
+    os.chmod(new, path.stat().st_mode)
+    new.rename(path)
 
 
 def meta_address(c):
