@@ -1,6 +1,7 @@
 #include "check_impl.h"
 
 #include "fsm.h"
+#include "record_view.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@ static const struct {
     {"LWl", check_room_locks},
     {"efr", check_room_leases},
     {"NnYJjqit", check_room_cluster},
+    {"vxmk", check_room_views},
 };
 
 /* ------------------------------------------------------------------ what rooms use */
@@ -35,6 +37,8 @@ static int visit_row(void *arg, struct kv_val key, struct kv_val value)
     struct key copy = {0};
     if (key.len > sizeof copy.data)
         return -E_CORRUPT;
+    if (row_is_whiteout(value.data, value.len))
+        return 0; /* of a clone: no row at all */
     memcpy(copy.data, key.data, key.len);
     copy.len = (uint16_t)key.len;
     visit->check->summary->rows++;

@@ -3,6 +3,7 @@
 #include "chunkmap.h"
 #include "clustermap.h"
 #include "meta.pb-c.h"
+#include "record_view.h"
 
 struct chunks {
     uint64_t counted, below_target, by_copies[MD_COPIES_MAX + 1], tasks;
@@ -59,6 +60,8 @@ static void file_end(struct check *check, struct chunks *chunks)
     if (!chunks->open)
         return;
     chunks->open = false;
+    if (ino_clone(chunks->ino) != 0)
+        return;
     struct key key = key_1(TABLE_INODE, chunks->ino);
     struct kv_val value;
     _cleanup_(inode_fini) struct inode inode = {0};
@@ -75,10 +78,12 @@ static void file_end(struct check *check, struct chunks *chunks)
 static void see_extent_chunk(struct check *check, uint64_t ino, const struct extent *extent)
 {
     struct chunk chunk;
+    /* With snapshots a chunk outlives its owner: who refers to it is counted in the views' room. */
+    bool owned = check->state.snapshot_epoch == 0;
     if (!chunk_at(check, extent->chunk, &chunk))
         check_violation(check, "C11", "file %llu has chunk %llu at %llu, which does not exist", (unsigned long long)ino,
                         (unsigned long long)extent->chunk, (unsigned long long)extent->offset);
-    else if (chunk.owner != ino || chunk.owner_offset != extent->offset || (chunk.flags & (CHUNK_OF_UPLOAD | CHUNK_PENDING)) ||
+    else if ((owned && (chunk.owner != ino || chunk.owner_offset != extent->offset)) || (chunk.flags & (CHUNK_OF_UPLOAD | CHUNK_PENDING)) ||
              chunk.state == TARN__CHUNK_STATE__CHUNK_DELETING)
         check_violation(check, "C11", "file %llu has chunk %llu at %llu, which does not belong there",
                         (unsigned long long)ino, (unsigned long long)extent->chunk, (unsigned long long)extent->offset);
@@ -122,6 +127,8 @@ static bool owned(struct check *check, const struct chunk *chunk)
         uint64_t id;
         return check_get(check, &key, &value) && number_decode(value.data, value.len, &id) == 0 && id == chunk->id;
     }
+    if (check->state.snapshot_epoch != 0 && chunk->state == TARN__CHUNK_STATE__CHUNK_SEALED)
+        return true;
     struct key key = key_2(TABLE_EXTENT, chunk->owner, chunk->owner_offset);
     struct extent extent;
     return check_get(check, &key, &value) && extent_decode(chunk->owner_offset, value.data, value.len, &extent) == 0 &&

@@ -17,7 +17,8 @@ struct check {
     struct check_summary *summary;
 };
 
-/* Rows of a table in the order of keys. A non-zero return ends the visit and is returned. */
+/* Rows of a table in the order of keys, without whiteouts. Rows of inodes in clones are only what differs from
+ * their bases: rooms do not expect the rest. A non-zero return ends the visit and is returned. */
 typedef int (*check_visit)(struct check *check, const struct key *key, struct kv_val value, void *arg);
 int check_each(struct check *check, enum table table, check_visit visit, void *arg);
 /* The same for the rows whose key begins with `prefix`. */
@@ -47,5 +48,6 @@ int check_room_sessions(struct check *check);/* check_session.c: sessions, handl
 int check_room_locks(struct check *check);   /* check_lock.c */
 int check_room_leases(struct check *check);  /* check_lease.c: exclusive leases, what is asked back */
 int check_room_cluster(struct check *check); /* check_cluster.c: nodes, users, jobs and tasks */
+int check_room_views(struct check *check);   /* check_view.c: snapshots, clones, history; who refers to a chunk */
 
 #endif

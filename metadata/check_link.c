@@ -1,6 +1,7 @@
 /* N7, N8: the way from an inode up to the directories that name it. */
 #include "check_impl.h"
 #include "meta.pb-c.h"
+#include "record_view.h"
 
 struct links {
     uint64_t named, counted; /* sums over the names of files with several, and over the link rows */
@@ -25,7 +26,7 @@ static int see_name(struct check *check, const struct key *key, struct kv_val va
     struct entry entry;
     _cleanup_(inode_fini) struct inode inode = {0};
     if (entry_decode(value.data, value.len, &entry) != 0 || !file_at(check, entry.ino, &inode) ||
-        inode.type == TARN__FILE_TYPE__FT_DIR || inode.parent == 0)
+        inode.type == TARN__FILE_TYPE__FT_DIR || inode.parent == 0 || ino_clone(entry.ino) != 0)
         return 0; /* told by the tree's room, or not upgraded yet */
     if (inode.nlink > 1)
         links->named += pair(inode.ino, dir);
@@ -39,7 +40,7 @@ static int see_inode(struct check *check, const struct key *key, struct kv_val v
 {
     _cleanup_(inode_fini) struct inode inode = {0};
     uint64_t ino = key_number(key, 0);
-    if (inode_decode(ino, value.data, value.len, &inode) != 0)
+    if (inode_decode(ino, value.data, value.len, &inode) != 0 || ino_clone(ino) != 0)
         return 0;
     if (inode.parent == 0 && (check->state.tree_upgrade == 0 || inode.type == TARN__FILE_TYPE__FT_DIR))
         check_violation(check, "N7", "inode %llu has no parent", (unsigned long long)ino);
@@ -60,7 +61,7 @@ static int see_link(struct check *check, const struct key *key, struct kv_val va
         return 0;
     }
     bool found = file_at(check, ino, &inode);
-    if (found && inode.parent == 0)
+    if ((found && inode.parent == 0) || ino_clone(ino) != 0)
         return 0;
     if (!found || inode.nlink < 2 || inode.type == TARN__FILE_TYPE__FT_DIR || names == 0)
         check_violation(check, "N8", "there is a link row for inode %llu in %llu, which does not have several names",

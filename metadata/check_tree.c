@@ -1,6 +1,7 @@
 /* N1-N5: inodes, entries, extended attributes, files without a name. */
 #include "check_impl.h"
 #include "meta.pb-c.h"
+#include "record_view.h"
 
 #define LINKS_ZERO ((intptr_t)1 << 40) /* a map's value is never NULL: numbers of links are kept above this */
 
@@ -80,13 +81,15 @@ static int see_inode(struct check *check, const struct key *key, struct kv_val v
     }
     tree->files += inode.type == TARN__FILE_TYPE__FT_FILE;
     tree->dirs += is_dir(&inode);
-    if (ino >= check->state.next_ino)
+    if (ino_number(ino) >= check->state.next_ino)
         check_violation(check, "F4", "inode %llu was never given out: the next one is %llu", (unsigned long long)ino,
                         (unsigned long long)check->state.next_ino);
     if ((inode.flags & INODE_IMPLICIT) && (!is_dir(&inode) || inode.data_len == 0))
         check_violation(check, "N5", "inode %llu is marked as made by a path, but is no directory with its name in it",
                         (unsigned long long)ino);
     see_unnamed(check, &inode);
+    if (ino_clone(ino) != 0)
+        return 0;
     if (is_dir(&inode))
         see_directory(check, &inode);
     if (inode.nlink == 0 || ino == MD_ROOT)
@@ -105,6 +108,8 @@ static void directory_end(struct check *check, struct tree *tree)
     if (!tree->open)
         return;
     tree->open = false;
+    if (ino_clone(tree->dir) != 0)
+        return;
     _cleanup_(inode_fini) struct inode dir = {0};
     if (!inode_at(check, tree->dir, &dir) || !is_dir(&dir) || dir.nlink == 0) {
         check_violation(check, "N1", "%llu names are in %llu, which is no directory with a name",
@@ -165,6 +170,8 @@ static int see_entry(struct check *check, const struct key *key, struct kv_val v
         check_violation(check, "N1", "a name in directory %llu says that inode %llu has type %u, it has %u",
                         (unsigned long long)dir, (unsigned long long)entry.ino, entry.type, inode.type);
     see_named(check, tree, key, &inode);
+    if (ino_clone(entry.ino) != 0)
+        return 0;
     if (tree->naming || (!is_dir(&inode) && inode.nlink > 1))
         return linked_add(tree, entry.ino, -1);
     tree->named += check_mix(entry.ino);

@@ -190,6 +190,7 @@ int chunk_save(struct tables *t, struct chunk *chunk)
         err = disk_count_chunk(t, &old, chunk);
     if (err != 0)
         return err;
+    chunk->shares = old.shares; /* changed by chunk_share() and chunk_unshare() alone */
     struct key key = key_1(TABLE_CHUNK, chunk->id);
     if (chunk->state == TARN__CHUNK_STATE__CHUNK_DELETING && chunk->n_replicas == 0)
         return tables_del(t, &key);
@@ -275,8 +276,51 @@ int chunk_seal(struct tables *t, struct chunk *chunk, uint64_t length)
     int err = tables_del(t, &key); /* absent when it came from an upload */
     for (unsigned i = 0; i < chunk->n_replicas && err == 0; i++)
         if (chunk->replicas[i].flags & REPLICA_READY)
-            err = chunk_task_add(t, chunk->replicas[i].disk, TARN__CHUNK_TASK__KIND__SEAL, chunk);
+            err = chunk_task_add(t, chunk->replicas[i].disk, chunk_seal_kind(chunk), chunk);
     return err == 0 ? chunk_save(t, chunk) : err;
+}
+
+Tarn__ChunkTask__Kind chunk_seal_kind(const struct chunk *chunk)
+{
+    return chunk->flags & CHUNK_KEEP_TAIL ? TARN__CHUNK_TASK__KIND__SEAL_KEEP
+                                          : TARN__CHUNK_TASK__KIND__SEAL;
+}
+
+int chunk_seal_keep(struct tables *t, struct chunk *chunk, uint64_t length)
+{
+    chunk->flags |= CHUNK_KEEP_TAIL;
+    return chunk_seal(t, chunk, length);
+}
+
+static int shares_put(struct tables *t, const struct chunk *chunk)
+{
+    _cleanup_(writer_fini) struct writer w = {0};
+    struct key key = key_1(TABLE_CHUNK, chunk->id);
+    chunk_encode(chunk, &w);
+    return tables_put(t, &key, &w);
+}
+
+int chunk_share(struct tables *t, uint64_t id)
+{
+    struct chunk chunk;
+    int err = chunk_get(t, id, &chunk);
+    if (err != 0)
+        return err;
+    CHECK(chunk.state == TARN__CHUNK_STATE__CHUNK_SEALED); /* what others name never changes */
+    chunk.shares++;
+    return shares_put(t, &chunk);
+}
+
+int chunk_unshare(struct tables *t, uint64_t id)
+{
+    struct chunk chunk;
+    int err = chunk_get(t, id, &chunk);
+    if (err != 0)
+        return err;
+    if (chunk.shares == 0)
+        return chunk_delete(t, &chunk);
+    chunk.shares--;
+    return shares_put(t, &chunk);
 }
 
 int chunk_replica_drop(struct tables *t, struct chunk *chunk, unsigned index)

@@ -26,7 +26,15 @@ int chunk_make(struct tables *t, const struct policy *policy, uint32_t writer, s
 /* The number of copies for a wish when there are so many places (C20). */
 uint8_t chunk_target(unsigned wish, unsigned places);
 int chunk_seal(struct tables *t, struct chunk *chunk, uint64_t length);
+Tarn__ChunkTask__Kind chunk_seal_kind(const struct chunk *chunk); /* the task that seals it */
+/* Seals for a snapshot while writers go on: what the copies have got by the time they hear of it
+ * stays, whatever the file's size is (H5). `length`: at most so much. */
+int chunk_seal_keep(struct tables *t, struct chunk *chunk, uint64_t length);
 int chunk_delete(struct tables *t, struct chunk *chunk);
+/* One more row names the sealed chunk. */
+int chunk_share(struct tables *t, uint64_t id);
+/* A row that named the chunk is gone, and with the last one the chunk (C11). */
+int chunk_unshare(struct tables *t, uint64_t id);
 /* Asks the last ready copy again for the SEAL that failed there. Not yet saved. */
 int chunk_seal_again(struct tables *t, struct chunk *chunk, bool *ret_changed);
 /* The member leaves: DELETE is queued, the row keeps it until that is done. Not yet saved. */
@@ -46,6 +54,8 @@ int extent_room(struct tables *t, uint64_t ino, uint64_t offset, uint64_t length
                 uint64_t *ret_end);
 /* Removes up to `max` extents and their chunks; *ret_done when none is left. */
 int chunk_file_drop(struct tables *t, uint64_t ino, unsigned max, bool *ret_done);
+/* Seals all open chunks of a file that a snapshot is taken of. */
+int chunk_file_freeze(struct tables *t, uint64_t ino);
 /* Truncates or extends; sets size and allocated, the caller puts the inode. */
 int chunk_file_resize(struct tables *t, struct inode *inode, uint64_t size);
 /* The last writer is gone: open chunks are cut to the file's size and sealed, many in steps. */

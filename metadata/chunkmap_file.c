@@ -62,10 +62,7 @@ static int extent_remove(struct tables *t, uint64_t ino, const struct extent *ex
 {
     struct key key = key_2(TABLE_EXTENT, ino, extent->offset);
     int err = tables_del(t, &key);
-    struct chunk chunk;
-    if (err == 0)
-        err = chunk_get(t, extent->chunk, &chunk);
-    return err == 0 ? chunk_delete(t, &chunk) : err;
+    return err == 0 ? chunk_unshare(t, extent->chunk) : err;
 }
 
 int chunk_file_drop(struct tables *t, uint64_t ino, unsigned max, bool *ret_done)
@@ -169,12 +166,43 @@ static int seal_batch(struct tables *t, uint64_t ino, bool *ret_more)
     return err == 0 ? ns_inode_put(t, &inode) : err;
 }
 
+/* What a snapshot sealed while the file was written to may reach beyond its end. */
+static int trim_tail(struct tables *t, uint64_t ino)
+{
+    _cleanup_(inode_fini) struct inode inode = {0};
+    int err = ns_inode_get(t, ino, &inode);
+    uint64_t allocated = inode.allocated;
+    if (err == 0)
+        err = shrink(t, &inode, inode.size);
+    return err == 0 && inode.allocated != allocated ? ns_inode_put(t, &inode) : err;
+}
+
 int chunk_file_seal(struct tables *t, uint64_t ino)
 {
     bool more;
-    int err = seal_batch(t, ino, &more);
+    int err = t->state.snapshot_epoch == 0 ? 0 : trim_tail(t, ino);
+    if (err == 0)
+        err = seal_batch(t, ino, &more);
     struct key key = key_1(TABLE_TO_SEAL, ino);
     return err == 0 && more ? tables_put_empty(t, &key) : err;
+}
+
+int chunk_file_freeze(struct tables *t, uint64_t ino)
+{
+    struct key prefix = key_1(TABLE_OPEN_CHUNK, ino);
+    _cleanup_(rows_fini) struct rows rows = {0};
+    int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
+    for (size_t i = 0; i < rows.count && err == 0; i++) {
+        struct chunk chunk;
+        struct extent extent;
+        bool covers;
+        err = chunk_get(t, key_number(&rows.rows[i].key, 1), &chunk);
+        if (err == 0)
+            err = extent_find(t, ino, chunk.owner_offset, &extent, &covers);
+        if (err == 0)
+            err = chunk_seal_keep(t, &chunk, extent.length);
+    }
+    return err;
 }
 
 int chunk_seal_due_step(struct tables *t, unsigned steps, unsigned *ret_done)

@@ -39,7 +39,7 @@ int chunk_seal_again(struct tables *t, struct chunk *chunk, bool *ret_changed)
             continue;
         r->flags &= (uint8_t)~REPLICA_SEAL_AGAIN;
         *ret_changed = true;
-        err = chunk_task_add(t, r->disk, TARN__CHUNK_TASK__KIND__SEAL, chunk);
+        err = chunk_task_add(t, r->disk, chunk_seal_kind(chunk), chunk);
     }
     return err;
 }
@@ -72,6 +72,7 @@ static int seal_unwritten(struct tables *t, struct chunk *chunk)
     int err = 0;
     chunk->generation++; /* answers to the seal before do not count */
     chunk->length = 0;
+    chunk->flags &= (uint8_t)~CHUNK_KEEP_TAIL;
     for (unsigned i = 0; i < chunk->n_replicas && err == 0; i++)
         if (chunk->replicas[i].flags & REPLICA_READY) {
             chunk->replicas[i].flags = REPLICA_READY;
@@ -98,6 +99,10 @@ static int compare_sealed(struct tables *t, struct chunk *chunk)
         return seal_unwritten(t, chunk);
     const struct chunk_replica *best = sealed_reference(t, chunk);
     int err = 0;
+    if (best != NULL && (chunk->flags & CHUNK_KEEP_TAIL)) {
+        chunk->flags &= (uint8_t)~CHUNK_KEEP_TAIL;
+        chunk->length = best->length;
+    }
     for (unsigned i = 0; best != NULL && i < chunk->n_replicas && err == 0; i++) {
         const struct chunk_replica *r = &chunk->replicas[i];
         if (r == best || !(r->flags & REPLICA_READY) || !(r->flags & REPLICA_SEALED))
@@ -168,6 +173,7 @@ static int done_apply(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone
         return done_stray(t, disk, done);
     switch (done->kind) {
     case TARN__CHUNK_TASK__KIND__SEAL:
+    case TARN__CHUNK_TASK__KIND__SEAL_KEEP:
         err = done_seal(t, &chunk, (unsigned)index, done);
         break;
     case TARN__CHUNK_TASK__KIND__COPY:

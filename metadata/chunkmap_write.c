@@ -148,7 +148,7 @@ static int reply_chunk(struct tables *t, const struct extent *extent, const stru
     if (source != NULL) {
         e.extent.clone_of = source->id;
         e.extent.clone_generation = source->generation;
-        e.extent.clone_length = chunk->length;
+        e.extent.clone_length = MIN(chunk->length, source->length); /* behind that are zeros */
     }
     if (plan != NULL && plan->inline_data) {
         reply.inline_data.data = plan->inode.data;
@@ -255,11 +255,8 @@ static int swap_in(struct tables *t, struct inode *inode, struct extent *now, st
 {
     int err = 0;
     struct key key = key_2(TABLE_SESSION_CHUNK, chunk->session, chunk->id);
-    if (now->chunk != 0) {
-        struct chunk old;
-        err = chunk_get(t, now->chunk, &old);
-        if (err == 0)
-            err = chunk_delete(t, &old);
+    uint64_t old_chunk = now->chunk;
+    if (old_chunk != 0) {
         inode->allocated -= now->length;
     } else {
         err = inode_set_data(inode, NULL, 0);
@@ -273,6 +270,8 @@ static int swap_in(struct tables *t, struct inode *inode, struct extent *now, st
         return err;
     now->length = end - now->offset;
     err = install(t, inode, now, chunk);
+    if (err == 0 && old_chunk != 0) /* now that its row is gone: a snapshot may have taken it over */
+        err = chunk_unshare(t, old_chunk);
     return err == 0 ? ns_inode_put(t, inode) : err;
 }
 

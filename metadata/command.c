@@ -14,6 +14,7 @@
 #include "query.h"
 #include "quota.h"
 #include "session.h"
+#include "snapshot_tree.h"
 #include "user.h"
 
 #define CTX(type) offsetof(type, ctx)
@@ -92,6 +93,15 @@ static const struct command commands[] = {
      0},
     {OP_QUOTA_GET, "QUOTA_GET", &tarn__quota_get__descriptor, quota_query_get, CTX(Tarn__QuotaGet),
      COMMAND_QUERY},
+    {OP_SNAPSHOT_TAKE, "SNAPSHOT_TAKE", &tarn__snapshot_take__descriptor, snapshot_cmd_take,
+     CTX(Tarn__SnapshotTake), 0},
+    {OP_SNAPSHOT_DROP, "SNAPSHOT_DROP", &tarn__snapshot_drop__descriptor, snapshot_cmd_drop,
+     CTX(Tarn__SnapshotDrop), 0},
+    {OP_CLONE, "CLONE", &tarn__clone__descriptor, clone_cmd_make, CTX(Tarn__Clone), 0},
+    {OP_CLONE_SLOT, "CLONE_SLOT", &tarn__clone_slot__descriptor, clone_cmd_slot, SIZE_MAX,
+     COMMAND_LEADER},
+    {OP_SNAPSHOT_LIST, "SNAPSHOT_LIST", &tarn__snapshot_list__descriptor, snapshot_query_list,
+     CTX(Tarn__SnapshotList), COMMAND_QUERY},
     {OP_LOOKUP, "LOOKUP", &tarn__lookup__descriptor, query_lookup, CTX(Tarn__Lookup),
      COMMAND_QUERY},
     {OP_ACCESS, "ACCESS", &tarn__access__descriptor, query_access, CTX(Tarn__Access),

@@ -213,6 +213,7 @@ int fsm_query(struct kv_txn *txn, unsigned op, const uint8_t *body, size_t body_
         err = tables_fail(&t, -E_PROTO, "operation %u is not a query", op);
     else
         err = run(&t, row, body, body_len);
+    tables_fini(&t);
     int failed = t.failed;
     if (failed == 0)
         failed = result_settle(ret, err, false);
@@ -266,6 +267,7 @@ int fsm_node_tasks(struct kv_txn *txn, uint32_t node, size_t max, uint8_t **ret_
         *ret_reply = take_ptr(result.reply);
         *ret_len = result.reply_len;
     }
+    tables_fini(&t);
     fsm_result_fini(&result);
     return err;
 }
@@ -277,5 +279,6 @@ int fsm_work_due(struct kv_txn *txn, uint64_t real_ns, bool *ret_due)
     int err = tables_init(&t, txn, false, &result);
     if (err == 0)
         *ret_due = heal_due(&t, real_ns);
+    tables_fini(&t);
     return err != 0 ? err : t.failed;
 }

@@ -42,6 +42,7 @@ struct fsm_result {
     size_t n_pushes;
     char *next;          /* a query's answer that goes on: where, malloc'd; NULL = complete */
     size_t told;         /* then: things this part tells of */
+    uint32_t slot_family, slot_base; /* a query needs this number of a clone: CLONE_SLOT, then again */
     bool nodes_changed, tasks_changed; /* the leader may wake waiting heartbeats */
     bool fences_changed;    /* as above */
     uint64_t ended_session; /* fenced or gone; 0 = none */

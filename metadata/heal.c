@@ -5,6 +5,7 @@
 #include "heal_impl.h"
 #include "namespace.h"
 #include "quota.h"
+#include "snapshot_tree.h"
 
 #define STEP_GARBAGE 16                   /* files collected in one step, 64 chunks of each */
 #define STEP_STUCK 64                     /* chunks for which every disk has enough to do */
@@ -267,6 +268,8 @@ int heal_step(struct tables *t)
     if (err == 0)
         err = quota_step(t);
     if (err == 0)
+        err = snapshot_step(t);
+    if (err == 0)
         err = recount_next(t);
     if (err == 0 && !endangered_waits(t, t->now))
         err = heal_endangered(t);
@@ -290,7 +293,7 @@ bool heal_due(struct tables *t, uint64_t now)
 {
     struct key garbage = key_table(TABLE_GARBAGE), to_seal = key_table(TABLE_TO_SEAL);
     if (tables_any(t, &garbage) || tables_any(t, &to_seal) || ns_upgrade_due(t) ||
-        quota_due(t))
+        quota_due(t) || snapshot_work_due(t))
         return true;
     _cleanup_(cluster_fini) struct cluster cluster;
     struct heal_state heal;

@@ -184,6 +184,11 @@ static void object_commit(struct look *look, const void *message)
     }
 }
 
+static void clone_(struct look *look, const void *message)
+{
+    add_where(look, ((const Tarn__Clone *)message)->parent);
+}
+
 static void batch(struct look *look, const void *message)
 {
     const Tarn__Batch *m = message;
@@ -210,6 +215,7 @@ static const struct {
     {OP_LINK, link_},              {OP_SETATTR, set_attr},       {OP_SETXATTR, set_xattr},
     {OP_OPEN, open_},              {OP_CHUNK_WRITE, chunk_write}, {OP_CHUNK_SWAP, chunk_swap},
     {OP_OBJECT_COMMIT, object_commit}, {OP_LEASE_RETURN, lease_return}, {OP_BATCH, batch},
+    {OP_CLONE, clone_},
 };
 
 static look_fn look_for(unsigned op)
@@ -238,6 +244,7 @@ int lease_touch_find(struct kv_txn *txn, unsigned op, const void *message, struc
         fn(&look, message);
         err = t.failed;
     }
+    tables_fini(&t);
     fsm_result_fini(&result);
     return err;
 }
@@ -259,6 +266,7 @@ int lease_look(struct kv_txn *txn, uint64_t session, uint64_t ino, uint64_t *ret
         *ret_version = inode.version;
         *ret_may = opens.writers == 0 || opens.sole == session; /* so nobody else has the exclusive lease either */
     }
+    tables_fini(&t);
     fsm_result_fini(&result);
     return err == -E_NOENT ? 0 : err;
 }

@@ -9,6 +9,7 @@
 #include "lock.h"
 #include "quota.h"
 #include "session.h"
+#include "view.h"
 
 /* Chunks of a file that are given back within the command that removed it; the rest goes in steps.
  */
@@ -31,9 +32,15 @@ static int account(struct tables *t, uint64_t ino, const struct inode *new)
     if (t->state.quotas == 0)
         return 0;
     _cleanup_(inode_fini) struct inode old = {0};
-    int err = ns_inode_get(t, ino, &old);
-    if (err != 0 && err != -E_NOENT)
+    struct key key = key_1(TABLE_INODE, ino);
+    struct stored_row row;
+    int err = view_stored(t, &key, VIEW_NOW, &row); /* an inode of a clone costs from its own row on */
+    if (err != 0 || (row.kind != ROW_VALUE && new == NULL))
         return err;
+    if (row.kind != ROW_VALUE)
+        err = -E_NOENT;
+    else if (inode_decode(ino, row.value.data, row.value.len, &old) != 0)
+        return tables_corrupt(t, &key, "inode");
     return quota_inode_changed(t, err == 0 ? &old : NULL, new);
 }
 
@@ -144,7 +151,7 @@ static void of_setgid_dir(struct tables *t, const struct inode *dir, struct inod
 int ns_inode_make(struct tables *t, const struct inode *dir, const struct ns_new *spec,
                   struct inode *ret)
 {
-    struct inode inode = {.ino = tables_state(t)->next_ino++,
+    struct inode inode = {.ino = ino_with_clone(tables_state(t)->next_ino++, ino_clone(dir->ino)),
                           .type = spec->type,
                           .flags = spec->flags,
                           .copies = spec->copies, /* 0: inherited when chunks are made (policy.h) */

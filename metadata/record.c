@@ -60,6 +60,12 @@ struct key key_named(enum table table, uint64_t id, const char *name, size_t len
     return key;
 }
 
+struct key key_append(struct key head, const void *data, size_t n)
+{
+    key_bytes(&head, data, n);
+    return head;
+}
+
 struct key key_state(void)
 {
     return key_table(TABLE_STATE);
@@ -100,8 +106,10 @@ static int done(const struct reader *r)
 /* The numbers that came after version 1, in order of their coming; returns how many. */
 static size_t state_extras(struct state *s, uint64_t *ret[STATE_EXTRAS_MAX])
 {
-    uint64_t *const extras[] = {&s->tree_upgrade, &s->last_fence, &s->quotas,
-                                &s->quota_dirs, &s->quota_counting};
+    uint64_t *const extras[] = {&s->tree_upgrade,      &s->last_fence,     &s->quotas,
+                                &s->quota_dirs,        &s->quota_counting, &s->snapshots,
+                                &s->clones,            &s->snapshot_epoch,
+                                &s->snapshot_next_ino, &s->snapshot_id,    &s->clone_id};
     memcpy(ret, extras, sizeof extras);
     return ARRAY_SIZE(extras);
 }

@@ -34,6 +34,10 @@ enum table {
     TABLE_LINK = 'b',    /* ino dir: how many names the directory has for it; while nlink >= 2 */
     TABLE_UPGRADE = 'c', /* where the walk that fills in the parents of version 1 goes on */
     TABLE_EXTENT = 'E',
+    TABLE_HISTORY = 'v',    /* what a row was when a snapshot was taken: record_view.h */
+    TABLE_HISTORY_OF = 'x', /* epoch key: the same rows, by snapshot */
+    TABLE_COVER = 'm',      /* ino: snapshots that cover it besides those of its directories */
+    TABLE_SNAPSHOT = 'k',   /* snapshots and clones: enum snapshot_room */
     TABLE_ORPHAN = 'O',
     TABLE_GARBAGE = 'G',
     TABLE_CHUNK = 'C',
@@ -84,6 +88,8 @@ struct key key_2(enum table table, uint64_t a, uint64_t b);
 struct key key_3(enum table table, uint64_t a, uint64_t b, uint64_t c);
 struct key key_named(enum table table, uint64_t id, const char *name, size_t len);
 struct key key_state(void);
+/* The key `head` with the bytes behind it. */
+struct key key_append(struct key head, const void *data, size_t n);
 /* The n-th number of a key made by key_1 … key_3; 0 when the key is shorter. */
 uint64_t key_number(const struct key *key, unsigned n);
 /* What follows the first number (a name); NULL when there is none. */
@@ -106,6 +112,10 @@ struct state {
     uint64_t tree_upgrade; /* 1: inodes of version 1 without a parent are left */
     uint64_t last_fence;   /* given out */
     uint64_t quotas, quota_dirs, quota_counting; /* rows; of directories; under count */
+    uint64_t snapshots, clones; /* snapshots that rows are kept for, clone numbers in use */
+    uint64_t snapshot_epoch;    /* given to the last snapshot */
+    uint64_t snapshot_next_ino; /* next_ino when it was taken: later inodes are in no snapshot */
+    uint64_t snapshot_id, clone_id; /* given out last */
 };
 void state_encode(const struct state *s, struct writer *w);
 int state_decode(const void *data, size_t n, struct state *ret);
@@ -175,7 +185,8 @@ struct chunk_replica {
 };
 enum chunk_flags {
     CHUNK_OF_UPLOAD = 1,
-    CHUNK_PENDING = 2 /* made for a CHUNK_SWAP that has not come */
+    CHUNK_PENDING = 2,  /* made for a CHUNK_SWAP that has not come */
+    CHUNK_KEEP_TAIL = 4 /* sealed for a snapshot: as long as its copies are, once they have answered */
 };
 struct chunk {
     uint64_t id;   /* from the key */
@@ -196,6 +207,7 @@ struct chunk {
     uint8_t wish;      /* copies that the policy asks; `want` is what there are disks for */
     uint8_t shift;     /* log2 of the bytes it may grow to; 0 = 26 */
     uint64_t since_ns; /* below its target or in too few domains since then; 0 = it is not */
+    uint32_t shares; /* rows that name it besides the first: history, clones (C11) */
     uint8_t n_replicas;
     struct chunk_replica replicas[MD_REPLICAS_MAX];
 };

@@ -6,7 +6,8 @@
 #define CHUNK_VERSION 2
 #define TASK_VERSION 2
 #define UPLOAD_VERSION 2 /* … and the rest of the policy */
-#define STORED_SINCE 0x80 /* in the stored flags: the row has since_ns */
+#define STORED_SINCE 0x80  /* in the stored flags: the row has since_ns */
+#define STORED_SHARES 0x40 /* … shares */
 
 static int done(const struct reader *r)
 {
@@ -18,7 +19,8 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
     writer_u8(w, CHUNK_VERSION);
     writer_u8(w, chunk->state);
     writer_u8(w, chunk->want);
-    writer_u8(w, chunk->flags | (chunk->since_ns != 0 ? STORED_SINCE : 0));
+    writer_u8(w, chunk->flags | (chunk->since_ns != 0 ? STORED_SINCE : 0) |
+                     (chunk->shares != 0 ? STORED_SHARES : 0));
     writer_u8(w, chunk->live);
     writer_u64(w, chunk->owner);
     writer_u64(w, chunk->owner_offset);
@@ -33,6 +35,8 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
     writer_u8(w, chunk->shift);
     if (chunk->since_ns != 0)
         writer_u64(w, chunk->since_ns);
+    if (chunk->shares != 0)
+        writer_u32(w, chunk->shares);
     writer_u8(w, chunk->n_replicas);
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         const struct chunk_replica *rep = &chunk->replicas[i];
@@ -49,8 +53,8 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
 
 static void chunk_decode_placement(struct reader *r, uint8_t version, struct chunk *c)
 {
-    bool since = (c->flags & STORED_SINCE) != 0;
-    c->flags &= (uint8_t)~STORED_SINCE;
+    bool since = (c->flags & STORED_SINCE) != 0, shares = (c->flags & STORED_SHARES) != 0;
+    c->flags &= (uint8_t) ~(STORED_SINCE | STORED_SHARES);
     c->wish = c->want;
     if (version == RECORD_VERSION)
         return;
@@ -61,6 +65,8 @@ static void chunk_decode_placement(struct reader *r, uint8_t version, struct chu
     c->shift = reader_u8(r);
     if (since)
         c->since_ns = reader_u64(r);
+    if (shares)
+        c->shares = reader_u32(r);
 }
 
 int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret)

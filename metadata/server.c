@@ -99,7 +99,7 @@ int server_reply_result(struct server *server, struct rpc_request *request,
 }
 
 /* A right in the way (E7): it is asked back, then the change is tried again. */
-static int change(struct server *server, struct rpc_request *request, const void *message,
+int server_change(struct server *server, struct rpc_request *request, const void *message,
                   struct fsm_result *result)
 {
     const Tarn__Ctx *ctx = ctx_of(message);
@@ -126,7 +126,7 @@ static int handle_change(void *ctx, struct rpc_request *request, const void *mes
 {
     struct server *server = ctx;
     struct fsm_result result = {0};
-    int err = change(server, request, message, &result);
+    int err = server_change(server, request, message, &result);
     err = err != 0 ? server_refuse(server, request, err, "") : server_reply_result(server, request, &result);
     fsm_result_fini(&result);
     return err;
@@ -137,7 +137,7 @@ static int handle_session_open(void *ctx, struct rpc_request *request, const voi
 {
     struct server *server = ctx;
     struct fsm_result result = {0};
-    int err = change(server, request, message, &result);
+    int err = server_change(server, request, message, &result);
     if (err == 0 && result.err == 0) {
         Tarn__SessionOpenReply *reply =
             tarn__session_open_reply__unpack(NULL, result.reply_len, result.reply);
@@ -182,6 +182,12 @@ int server_query(struct server *server, unsigned op, const uint8_t *body, size_t
         if (err == 0 && result->err == 0 && result->n_recalls == 0)
             err = server_lease_append(server, txn, op, message, result);
         kv_abort(txn);
+        if (result->slot_family != 0) { /* the clone's number is made, then the query has it */
+            err = server_clone_slot(server, result);
+            if (err != 0)
+                return err;
+            continue;
+        }
         if (err != 0 || result->n_recalls == 0)
             return err == 0 ? server_lease_settle(server) : err;
         err = server_lease_ask_back(server, result, &wait);
@@ -342,6 +348,11 @@ static const struct rpc_op ops[] = {
     CHANGE(JOB_PLAN, job_plan),
     CHANGE(TASK_START, task_start),
     CHANGE(TASK_COMMIT, task_commit),
+    OTHER(SNAPSHOT_TAKE, snapshot_take, server_handle_snapshot_take),
+    CHANGE(SNAPSHOT_DROP, snapshot_drop),
+    CHANGE(CLONE, clone),
+    OTHER(CLONE_SLOT, clone_slot, handle_internal),
+    QUERY(SNAPSHOT_LIST, snapshot_list),
     QUERY(LOOKUP, lookup),
     QUERY(LOOKUPS, lookups),
     QUERY(ACCESS, access),

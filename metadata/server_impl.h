@@ -91,6 +91,13 @@ int server_heard_query(struct server *server, struct rpc_request *request, const
 /* Answers; both return what a handler returns. */
 int server_refuse(struct server *server, struct rpc_request *request, int err, const char *detail);
 int server_reply_result(struct server *server, struct rpc_request *request, const struct fsm_result *result);
+/* Proposes a client's change and waits for its result; leases that stand in the way are waited for first. */
+int server_change(struct server *server, struct rpc_request *request, const void *message, struct fsm_result *result);
+/* ---- server_snapshot.c ---- */
+/* Makes the number of a clone that the query asked for; frees the result. */
+int server_clone_slot(struct server *server, struct fsm_result *result);
+/* SNAPSHOT_TAKE: answered when no write can get into the snapshot any more. */
+int server_handle_snapshot_take(void *ctx, struct rpc_request *request, const void *message);
 /* ---- server_stream.c ---- */
 int server_handle_stream(void *ctx, struct rpc_request *request, const void *message); /* READDIR, LOCATIONS */
 /* A query of the state machine, with the read lease that was asked for along with it. */

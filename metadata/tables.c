@@ -6,6 +6,7 @@
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
+#include "view.h"
 
 /* A command that touches more rows than this is a mistake: every handler works in bounded steps. */
 #define UNDO_ENTRIES_MAX 1000000
@@ -59,6 +60,7 @@ int tables_rollback(struct tables *t, const struct tables_mark *mark)
     t->state = mark->state;
     t->state_dirty = mark->state_dirty;
     t->n_quotas = 0;
+    view_forget(t);
     if (t->failed == 0)
         sticky(t, undo_to(t, mark->n_undo));
     return t->failed;
@@ -75,16 +77,28 @@ int tables_finish(struct tables *t, int err)
     }
     if (!keep && t->failed == 0)
         sticky(t, undo_to(t, 0));
+    tables_fini(t);
+    return t->failed != 0 ? t->failed : err;
+}
+
+void tables_fini(struct tables *t)
+{
     t->undo = NULL;
     t->n_undo = 0;
     arena_fini(&t->arena);
     free(t->quotas);
     t->quotas = NULL;
     t->n_quotas = 0;
-    return t->failed != 0 ? t->failed : err;
+    free(t->view);
+    t->view = NULL;
 }
 
 int tables_get(struct tables *t, const struct key *key, struct kv_val *ret)
+{
+    return view_is_virtual(key) ? view_get(t, key, ret) : tables_stored_get(t, key, ret);
+}
+
+int tables_stored_get(struct tables *t, const struct key *key, struct kv_val *ret)
 {
     CHECK(!key->overflow);
     return sticky(t, kv_get(t->txn, key->data, key->len, ret));
@@ -103,7 +117,7 @@ static int undo_note(struct tables *t, const struct key *key)
     if (t->n_undo == UNDO_ENTRIES_MAX)
         return sticky(t, -E_BUSY);
     struct kv_val old = {0};
-    int err = tables_get(t, key, &old);
+    int err = tables_stored_get(t, key, &old);
     if (err != 0 && err != -E_NOENT)
         return err;
     bool existed = err == 0;
@@ -121,7 +135,7 @@ static int undo_note(struct tables *t, const struct key *key)
     return 0;
 }
 
-static int put_bytes(struct tables *t, const struct key *key, const void *data, size_t len)
+int tables_stored_put(struct tables *t, const struct key *key, const void *data, size_t len)
 {
     CHECK(!key->overflow && key->len <= KV_KEY_MAX);
     if (len > KV_VALUE_MAX)
@@ -132,19 +146,38 @@ static int put_bytes(struct tables *t, const struct key *key, const void *data, 
     return sticky(t, kv_put(t->txn, key->data, key->len, data, len));
 }
 
+/* Must snapshots or clones hear of a change of this row? */
+static bool changes_views(const struct tables *t, const struct key *key)
+{
+    return view_has_history(key) &&
+           (t->state.snapshots != 0 || t->state.clones != 0 || view_is_virtual(key));
+}
+
 int tables_put(struct tables *t, const struct key *key, const struct writer *value)
 {
+    bool whiteout;
     if (value->failed)
         return sticky(t, -E_NOMEM);
-    return put_bytes(t, key, value->data, value->len);
+    int err = changes_views(t, key) ? view_change(t, key, value, &whiteout) : 0;
+    return err != 0 ? err : tables_stored_put(t, key, value->data, value->len);
 }
 
 int tables_put_empty(struct tables *t, const struct key *key)
 {
-    return put_bytes(t, key, "", 0);
+    return tables_stored_put(t, key, "", 0);
 }
 
 int tables_del(struct tables *t, const struct key *key)
+{
+    bool whiteout = false;
+    int err = changes_views(t, key) ? view_change(t, key, NULL, &whiteout) : 0;
+    if (err != 0)
+        return err;
+    const uint8_t gone = ROW_WHITEOUT_BYTE;
+    return whiteout ? tables_stored_put(t, key, &gone, 1) : tables_stored_del(t, key);
+}
+
+int tables_stored_del(struct tables *t, const struct key *key)
 {
     CHECK(!key->overflow);
     int err = undo_note(t, key);
@@ -210,8 +243,38 @@ int tables_rows(struct tables *t, const struct key *start, const struct key *pre
     return max == 0 ? 0 : tables_scan(t, start, prefix, rows_add, &scan);
 }
 
+int tables_stored_rows(struct tables *t, const struct key *start, const struct key *prefix,
+                       size_t max, struct rows *ret)
+{
+    *ret = (struct rows){0};
+    struct rows_scan scan = {.rows = ret, .max = max};
+    return max == 0 ? 0 : tables_stored_scan(t, start, prefix, rows_add, &scan);
+}
+
+struct whole_scan {
+    kv_visit fn;
+    void *arg;
+};
+
+static int whole_visit(void *arg, struct kv_val key, struct kv_val value)
+{
+    const struct whole_scan *scan = arg;
+    return row_is_whiteout(value.data, value.len) ? 0 : scan->fn(scan->arg, key, value);
+}
+
 int tables_scan(struct tables *t, const struct key *start, const struct key *prefix, kv_visit fn,
                 void *arg)
+{
+    if (view_is_virtual(prefix))
+        return view_scan(t, start, prefix, fn, arg);
+    bool tree = prefix->len > 0 && prefix->len < 9 && t->state.clones != 0;
+    struct whole_scan scan = {.fn = fn, .arg = arg};
+    return tree ? tables_stored_scan(t, start, prefix, whole_visit, &scan)
+                : tables_stored_scan(t, start, prefix, fn, arg);
+}
+
+int tables_stored_scan(struct tables *t, const struct key *start, const struct key *prefix,
+                       kv_visit fn, void *arg)
 {
     CHECK(!start->overflow && !prefix->overflow);
     return sticky(t, kv_scan(t->txn, start->data, start->len, prefix->data, prefix->len, fn, arg));
@@ -232,6 +295,13 @@ bool tables_any(struct tables *t, const struct key *prefix)
 
 int tables_last(struct tables *t, const struct key *at, const struct key *prefix,
                 struct kv_val *ret_key, struct kv_val *ret_value)
+{
+    return view_is_virtual(prefix) ? view_last(t, at, prefix, ret_key, ret_value)
+                                   : tables_stored_last(t, at, prefix, ret_key, ret_value);
+}
+
+int tables_stored_last(struct tables *t, const struct key *at, const struct key *prefix,
+                       struct kv_val *ret_key, struct kv_val *ret_value)
 {
     CHECK(!at->overflow && !prefix->overflow);
     return sticky(

@@ -44,13 +44,15 @@ struct tables {
     struct quota_touched *quotas; /* quotas that this command changes: quota.c; owned */
     size_t n_quotas;
     struct fsm_result *result; /* detail, reply, pushes of this command */
+    struct view_memory *view;  /* of snapshots and clones (view.h); owned */
 };
 
-/* Loads the counters. fini writes nothing: tables_finish() does. */
+/* Loads the counters. A command ends with tables_finish(), a query with tables_fini(). */
 int tables_init(struct tables *t, struct kv_txn *txn, bool write, struct fsm_result *result);
 /* err = the handler's result. Success: counters are stored. Failure: every change is taken back.
  * Returns err, or the sticky failure. Frees the undo log in any case. */
 int tables_finish(struct tables *t, int err);
+void tables_fini(struct tables *t);
 
 /* A point in a command that it can be taken back to: one item of many that fails leaves nothing. */
 struct tables_mark {
@@ -61,7 +63,9 @@ struct tables_mark {
 struct tables_mark tables_mark(const struct tables *t);
 int tables_rollback(struct tables *t, const struct tables_mark *mark); /* 0, or the sticky failure */
 
-/* As kv.h's; -E_NOENT is an ordinary answer, anything else also sticks in `failed`. */
+/* As kv.h's; -E_NOENT is an ordinary answer, anything else also sticks in `failed`. Rows of the tree
+ * may be of a snapshot or a clone, by their inode number: then -E_STALE (the snapshot is gone) and
+ * -E_ROFS are ordinary answers, too (view.h). */
 int tables_get(struct tables *t, const struct key *key, struct kv_val *ret);
 bool tables_has(struct tables *t, const struct key *key);
 int tables_put(struct tables *t, const struct key *key, const struct writer *value);
@@ -84,12 +88,25 @@ struct rows {
 void rows_fini(struct rows *rows);
 int tables_rows(struct tables *t, const struct key *start, const struct key *prefix, size_t max,
                 struct rows *ret);
-/* Like kv_scan and kv_last, with sticky failures. */
+/* Like kv_scan and kv_last, with sticky failures. A scan of a whole table of the tree passes over
+ * whiteouts. */
 int tables_scan(struct tables *t, const struct key *start, const struct key *prefix, kv_visit fn,
                 void *arg);
 bool tables_any(struct tables *t, const struct key *prefix);
 int tables_last(struct tables *t, const struct key *at, const struct key *prefix,
                 struct kv_val *ret_key, struct kv_val *ret_value);
+
+/* What is stored under the key, whiteouts of clones included: for view*.c, and for walks over whole
+ * tables. */
+int tables_stored_get(struct tables *t, const struct key *key, struct kv_val *ret);
+int tables_stored_put(struct tables *t, const struct key *key, const void *data, size_t n);
+int tables_stored_del(struct tables *t, const struct key *key);
+int tables_stored_scan(struct tables *t, const struct key *start, const struct key *prefix,
+                       kv_visit fn, void *arg);
+int tables_stored_rows(struct tables *t, const struct key *start, const struct key *prefix,
+                       size_t max, struct rows *ret);
+int tables_stored_last(struct tables *t, const struct key *at, const struct key *prefix,
+                       struct kv_val *ret_key, struct kv_val *ret_value);
 
 /* The answer of the command. */
 int tables_reply(struct tables *t, const ProtobufCMessage *message);

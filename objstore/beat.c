@@ -298,6 +298,7 @@ static int inventory(struct beat *b)
 static int task_seal(struct store *s, const Tarn__ChunkTask *message, Tarn__ChunkTaskDone *result)
 {
     struct held held;
+    bool keep = message->kind == TARN__CHUNK_TASK__KIND__SEAL_KEEP;
     int err = store_hold_all(s, message->chunk, message->length == 0, true, &held);
     if (err != 0)
         return err;
@@ -305,12 +306,13 @@ static int task_seal(struct store *s, const Tarn__ChunkTask *message, Tarn__Chun
         store_release(s, &held);
         return -E_BUSY;
     }
+    uint64_t length = keep ? held.chunk->length : message->length; /* kept: all that was written */
     /* The file may be longer than what was ever written to this chunk: the rest is zeros. A member that
      * has lost bytes gets another digest than the others by it, and goes. */
-    if ((held.chunk->flags & CHUNK_SEALED) == 0 && held.chunk->length < message->length)
-        err = put_truncate(s->volume, held.chunk, message->generation, message->length);
+    if ((held.chunk->flags & CHUNK_SEALED) == 0 && held.chunk->length < length)
+        err = put_truncate(s->volume, held.chunk, message->generation, length);
     if (err == 0)
-        err = put_seal(s->volume, held.chunk, message->generation, message->length);
+        err = put_seal(s->volume, held.chunk, message->generation, length);
     result->length = held.chunk->length;
     result->digest = err == 0 ? chunk_digest(held.chunk) : 0;
     store_release(s, &held);
@@ -346,6 +348,7 @@ static void task_run(void *arg)
         err = delete_chunk(b->store, message->chunk, message->generation);
         break;
     case TARN__CHUNK_TASK__KIND__SEAL:
+    case TARN__CHUNK_TASK__KIND__SEAL_KEEP:
         err = task_seal(b->store, message, &task->result);
         break;
     case TARN__CHUNK_TASK__KIND__COPY:

@@ -14,7 +14,9 @@
 #include "metadata/lock.h"
 #include "metadata/policy.h"
 #include "metadata/quota.h"
+#include "metadata/record_view.h"
 #include "metadata/record.h"
+#include "metadata/record_view.h"
 
 static const char *golden_path;
 
@@ -107,7 +109,8 @@ static int inode_again(const void *data, size_t n, struct writer *w)
 
 KIND(state,
      {.next_ino = 2, .next_chunk = 3, .next_node = 4, .by_copies = {0, 1, 2, 3}, .below_target = 5,
-      .tree_upgrade = 1, .last_fence = 6})
+      .tree_upgrade = 1, .last_fence = 6, .snapshots = 7, .clones = 8, .snapshot_epoch = 9,
+      .snapshot_next_ino = 10, .snapshot_id = 11, .clone_id = 12})
 AGAIN(state)
 KIND(entry, {.ino = 0x0102030405060708, .type = 1})
 AGAIN(entry)
@@ -133,6 +136,27 @@ KIND(chunk,
           {.disk = 2, .flags = REPLICA_READY},
           {.disk = 3, .flags = REPLICA_COPYING, .source = 1}}})
 AGAIN(chunk, 1, )
+static void chunk_shared_example(struct writer *w)
+{
+    chunk_encode(&(struct chunk){.state = 2, .want = 1, .owner = 7, .generation = 3, .wish = 1, .shares = 2}, w);
+}
+KIND(tree_snapshot, {.state = SNAPSHOT_HIDDEN,
+                     .root = 7,
+                     .epoch = 9,
+                     .created = 99,
+                     .next_ino = 70,
+                     .uid = 1000,
+                     .clones = 2,
+                     .name_len = 3,
+                     .name = "mon"})
+AGAIN(tree_snapshot, 1, )
+KIND(clone, {.family = 2, .snapshot = 3, .base = 1, .names = 4})
+AGAIN(clone, 1, )
+KIND(cover, {.set = {.n = 2, .roots = {7, 8}}, .until = 9, .epoch = 5})
+AGAIN(cover)
+KIND(history,
+     {.kind = ROW_VALUE, .set = {.any = true, .n = 1, .roots = {7}}, .data = (uint8_t[]){1, 2}, .len = 2})
+AGAIN(history)
 KIND(store_task, {.kind = 3, .chunk = 9, .generation = 2, .length = 100, .disk = 65536})
 AGAIN(store_task, 1, )
 KIND(upload, {.session = 4, .uid = 1000, .copies = 2, .created = 99, .own_copies = true, .domain = 2, .shift = 26,
@@ -231,6 +255,11 @@ static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"entry", entry_example, entry_again},
                                     {"extent", extent_example, extent_again},
                                     {"chunk", chunk_example, chunk_again},
+                                    {"chunk_shared", chunk_shared_example, chunk_again},
+                                    {"tree_snapshot", tree_snapshot_example, tree_snapshot_again},
+                                    {"clone", clone_example, clone_again},
+                                    {"cover", cover_example, cover_again},
+                                    {"history", history_example, history_again},
                                     {"store_task", store_task_example, store_task_again},
                                     {"upload", upload_example, upload_again},
                                     {"session", session_example, session_again},
