@@ -6,6 +6,13 @@
 #include "common/log.h"
 
 #define EARLY_MAX 1024
+#define EARLY_ASKED 3 /* asked back so often, about a second apart: the grant was lost with its reply */
+
+/* Asked back before its grant came. */
+struct early {
+    uint64_t number;
+    unsigned times;
+};
 
 struct held_exclusive {
     struct leases *leases;
@@ -58,7 +65,7 @@ static int end(struct held_exclusive *held)
         log_warn("changes of inode %llu that were kept back cannot be stored: %s", (unsigned long long)held->ino,
                  err_sentence(flushed));
     int r = -E_UNAVAIL;
-    while (r == -E_UNAVAIL && !meta_closing(leases->meta))
+    while ((r == -E_UNAVAIL || r == -E_BUSY || r == -E_NOMEM) && !meta_closing(leases->meta))
         r = give_back(leases, held->session, held->ino, held->number, flushed < 0 ? 0 : size, flushed < 0 ? 0 : mtime);
     return flushed < 0 ? flushed : r;
 }
@@ -87,33 +94,93 @@ static int end_begin(struct held_exclusive *held)
     return r;
 }
 
+static void return_fiber(void *arg)
+{
+    struct held_exclusive *unknown = arg;
+    struct meta *meta = unknown->leases->meta;
+    (void)give_back(unknown->leases, unknown->session, unknown->ino, unknown->number, 0, 0);
+    free(unknown);
+    meta_fiber_done(meta);
+}
+
+static void return_unknown(struct leases *leases, uint64_t ino, uint64_t number)
+{
+    struct held_exclusive *unknown = calloc(1, sizeof *unknown);
+    if (!unknown)
+        return;
+    *unknown = (struct held_exclusive){
+        .leases = leases, .ino = ino, .number = number, .session = meta_session(leases->meta)};
+    if (unknown->session == 0 || meta_spawn(leases->meta, "lease-return", return_fiber, unknown) < 0)
+        free(unknown);
+}
+
+static void early_note(struct leases *leases, uint64_t ino, uint64_t number)
+{
+    struct early *early = map_get(&leases->early, ino);
+    if (!early && leases->early.count < EARLY_MAX) {
+        early = calloc(1, sizeof *early);
+        if (early && map_put(&leases->early, ino, early) < 0)
+            free(take_ptr(early));
+    }
+    if (!early)
+        return; /* asked back again */
+    if (early->number != number)
+        *early = (struct early){.number = number};
+    if (++early->times >= EARLY_ASKED)
+        return_unknown(leases, ino, number);
+}
+
 void lease_exclusive_recall(struct leases *leases, uint64_t ino, uint64_t number)
 {
     struct held_exclusive *held = map_get(&leases->exclusives, ino);
     if (held && held->number == number)
         (void)end_begin(held);
-    else if (!held && leases->early.count < EARLY_MAX) /* its grant may be on its way; asked back again if this fails */
-        (void)map_put(&leases->early, ino, (void *)(uintptr_t)number);
+    else
+        early_note(leases, ino, number);
+}
+
+/* True when the lease was asked back before: *ret_void when it was given back, too. */
+static bool early_take(struct leases *leases, uint64_t ino, uint64_t number, bool *ret_void)
+{
+    struct early *early = map_remove(&leases->early, ino);
+    bool found = early && early->number == number;
+    *ret_void = found && early->times >= EARLY_ASKED;
+    free(early);
+    return found;
+}
+
+static struct held_exclusive *held_make(struct leases *leases, uint64_t ino)
+{
+    struct held_exclusive *held = calloc(1, sizeof *held), *before = map_get(&leases->exclusives, ino);
+    if (!held || map_put(&leases->exclusives, ino, held) < 0) {
+        free(held);
+        return NULL;
+    }
+    if (before)
+        drop(before); /* on its way back: its fiber has it */
+    return held;
 }
 
 int lease_exclusive_begin(struct leases *leases, uint64_t ino, uint64_t number, lease_flush_fn flush, void *arg)
 {
-    uint64_t session = meta_session(leases->meta), early = (uintptr_t)map_remove(&leases->early, ino);
-    struct held_exclusive *before = map_get(&leases->exclusives, ino);
-    if (before && before->number == number)
-        return 0; /* it came with an earlier handle */
-    struct held_exclusive *held = calloc(1, sizeof *held);
-    if (before && before->session != session)
-        forget(before);
-    if (!held || map_get(&leases->exclusives, ino) || map_put(&leases->exclusives, ino, held) < 0) {
-        free(held);
-        (void)give_back(leases, session, ino, number, 0, 0);
-        return -E_NOMEM;
+    uint64_t session = meta_session(leases->meta);
+    bool is_void, early = early_take(leases, ino, number, &is_void);
+    struct held_exclusive *held = map_get(&leases->exclusives, ino);
+    if (is_void)
+        return -E_STALE;
+    if (held && held->session == session && !held->ending) {
+        held->number = MAX(held->number, number); /* another handle of ours: the number of the latest counts */
+    } else {
+        held = held_make(leases, ino);
+        if (!held) {
+            (void)give_back(leases, session, ino, number, 0, 0);
+            return -E_NOMEM;
+        }
+        *held = (struct held_exclusive){
+            .leases = leases, .ino = ino, .number = number, .session = session, .flush = flush, .arg = arg, .users = 1};
+        meta_keeper_wake(leases->meta);
     }
-    *held = (struct held_exclusive){
-        .leases = leases, .ino = ino, .number = number, .session = session, .flush = flush, .arg = arg, .users = 1};
-    meta_keeper_wake(leases->meta);
-    if (early == number)
+    if (early)
         (void)end_begin(held);
     return 0;
 }
@@ -151,6 +218,9 @@ void exclusives_lost(struct leases *leases)
         fiber_queue_wake_all(&held->ended);
         drop(held);
     }
+    at = 0;
+    while (map_next(&leases->early, &at, &ino, &value))
+        free(value);
     map_fini(&leases->early);
     leases->early = (struct map){0};
 }

@@ -26,7 +26,7 @@ struct leases {
     lease_recalled_fn recalled;
     void *recalled_arg;
     struct map exclusives; /* ino → struct held_exclusive (lease_exclusive.c) */
-    struct map early;      /* ino → number of an exclusive lease asked back before its grant came */
+    struct map early;      /* ino → an exclusive lease asked back before its grant came */
     struct map lock_files; /* ino * 2 + kind → struct lock_file (lease_lock.c) */
     struct list lock_waits;
     bool locks_untracked;  /* there were once too many files to remember all */

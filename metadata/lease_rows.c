@@ -85,8 +85,10 @@ int exclusive_give(struct tables *t, uint64_t ino, uint64_t handle, uint64_t *re
     *ret_number = 0;
     int err = row_get(t, ino, &row);
     if (err == 0) { /* ours: another session's would have been in the way */
-        *ret_number = row.recalled ? 0 : row.number;
-        return 0;
+        if (row.recalled)
+            return 0;
+        row.number = *ret_number = handle; /* a return that is on its way is of the one before */
+        return row_put(t, &row);
     }
     if (err == -E_NOENT)
         err = session_opens(t, ino, &opens);
@@ -147,10 +149,12 @@ static int exclusive_return(struct tables *t, const Tarn__LeaseReturn *m)
     int err = row_get(t, m->item->ino, &row);
     if (err == -E_NOENT)
         return 0;
-    if (err != 0 || row.session != t->session || row.number != m->item->number)
-        return err; /* of an older one: this one is not concerned */
+    if (err != 0 || row.session != t->session)
+        return err;
     err = flushed(t, m);
-    return err == 0 ? row_del(t, &row) : err;
+    if (err != 0 || row.number != m->item->number)
+        return err; /* of an older one: what it kept back counts, this one stays */
+    return row_del(t, &row);
 }
 
 int lease_cmd_return(struct tables *t, const void *message)

@@ -43,6 +43,7 @@ static void session_lost(void *arg)
 {
     struct client *client = arg;
     client->sessions_lost++;
+    lease_client_lost(client);
     if (client->run->holder != NULL && client->run->holder->client == client->index)
         client->run->holder = NULL;
 }
@@ -50,7 +51,7 @@ static void session_lost(void *arg)
 static void work(struct client *client, struct worker *worker)
 {
     struct run *run = worker->run;
-    switch (prng_below(&worker->prng, 14)) {
+    switch (prng_below(&worker->prng, 16)) {
     case 0:
     case 1:
     case 2:
@@ -79,6 +80,10 @@ static void work(struct client *client, struct worker *worker)
         break;
     case 11:
         work_contest(client, worker);
+        break;
+    case 12:
+    case 13:
+        work_lease(client, worker);
         break;
     default:
         work_lock(client, worker);
@@ -143,6 +148,7 @@ static void client_start(struct world_host *host)
 static void client_crashed(struct world_host *host)
 {
     struct run *run = container_of(host->world, struct run, world);
+    lease_client_lost(&run->clients[host->index - 1]);
     if (run->holder != NULL && run->holder->client == host->index)
         run->holder = NULL; /* the dead hold nothing; the service gives the lock on when the session expires */
     for (unsigned w = 0; w < WORLD_WORKERS; w++) /* a change it was in */
@@ -302,8 +308,9 @@ static uint64_t run_seed(uint64_t seed, uint64_t seconds)
             checked += run->workers[c][w].checked;
         }
     printf("seed %" PRIu64 ": %" PRIu64 " writes acknowledged, %" PRIu64 " in doubt, %" PRIu64 " checks, %" PRIu64
-           " locks, %u crashes (%u of power), %u partitions, %u disks, %u wipes, %" PRIu64 " s, trace %016" PRIx64 "\n",
-           seed, acked, doubtful, checked, run->grants, run->world.crashes, run->world.power_losses, run->world.partitions,
+           " locks, %" PRIu64
+           " reads by lease, %" PRIu64 " kept back, %u crashes (%u of power), %u partitions, %u disks, %u wipes, %" PRIu64 " s, trace %016" PRIx64 "\n",
+           seed, acked, doubtful, checked, run->grants, run->cached_reads, run->kept_writes, run->world.crashes, run->world.power_losses, run->world.partitions,
            run->world.disk_faults, run->world.wipes, sim_now_ns(run->world.sim) / 1000000000, hash);
     fflush(stdout);
     CHECK(acked > 0 && checked > 0);

@@ -78,6 +78,19 @@ struct worker {
     struct append_model appends;
     uint64_t acked, doubtful, checked;
 };
+/* The register that clients read through leases (work_lease.c). Numbers of writes whose answer was lost stay. */
+#define LEASE_MAYBE_MAX 512
+#define REGISTER_FIRST 1000000000000000 /* below any time a file is made at, above all that is written */
+struct lease_model {
+    uint64_t tried, acked;
+    uint64_t maybe[LEASE_MAYBE_MAX];
+    unsigned n_maybe;
+    bool forgot, writing;
+};
+struct lease_cache {
+    uint64_t stamp, value;
+};
+
 struct client {
     struct run *run;
     unsigned index;
@@ -85,6 +98,8 @@ struct client {
     struct stores *stores;
     struct fiber_group workers;
     uint64_t sessions_lost; /* a number that grows: a worker compares it before and after */
+    struct lease_cache cached;
+    unsigned keeping; /* workers with a handle that may have the exclusive lease */
 };
 struct run {
     struct world world;
@@ -95,7 +110,10 @@ struct run {
     bool verified, emptied;
     const struct worker *holder; /* who believes to hold the lock */
     uint64_t grants;
-    uint64_t lock_ino, append_ino;
+    uint64_t lock_ino, append_ino, lease_ino, kept_ino;
+    struct lease_model lease;
+    uint64_t cached_reads;
+    uint64_t kept_size, kept_writes, kept_losses; /* the size as the exclusive lease's holder knows it */
     struct token_model token;
     struct contest contests[CONTESTS_MAX];
     unsigned n_contests;
@@ -126,6 +144,10 @@ void work_append(struct client *client, struct worker *worker);
 void check_appends(struct client *client, struct worker *worker);
 void check_token(struct client *client, struct worker *worker);
 int make_shared_files(struct client *client);
+
+/* ---- work_lease.c: read leases, what is kept back under an exclusive lease ---- */
+void work_lease(struct client *client, struct worker *worker);
+void lease_client_lost(struct client *client); /* its session, or its process */
 
 /* ---- work_tree.c ---- */
 void work_tree(struct client *client, struct worker *worker);

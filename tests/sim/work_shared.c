@@ -1,6 +1,9 @@
 /* What all workers of all hosts share: a lock, a token that is changed only under it, a file all append to. */
 #include "run.h"
 
+#include "client/lease.h"
+#include "client/lease_lock.h"
+
 #include "common/bytes.h"
 #include "common/check.h"
 #include "common/err.h"
@@ -31,6 +34,10 @@ static int shared_make(struct client *client, const char *name, uint64_t *ret_in
 int make_shared_files(struct client *client)
 {
     int err = shared_make(client, "lock", &client->run->lock_ino);
+    if (err == 0)
+        err = shared_make(client, "leased", &client->run->lease_ino);
+    if (err == 0)
+        err = shared_make(client, "kept", &client->run->kept_ino);
     return err != 0 ? err : shared_make(client, "appended", &client->run->append_ino);
 }
 
@@ -109,6 +116,13 @@ void check_token(struct client *client, struct worker *worker)
 
 /* ---- the lock */
 
+static int lock_ask(struct client *client, const Tarn__Lock *lock, bool here)
+{
+    uint64_t session = meta_session(client->meta);
+    return here && session != 0 ? lease_lock(meta_leases(client->meta), session, lock, &meta_root)
+                                : meta_lock(client->meta, lock, &meta_root);
+}
+
 void work_lock(struct client *client, struct worker *worker)
 {
     struct run *run = worker->run;
@@ -123,7 +137,8 @@ void work_lock(struct client *client, struct worker *worker)
     lock.owner = 100 + worker->index;
     lock.wait = true;
     lock.waiter = meta_lock_waiter(client->meta);
-    if (meta_lock(client->meta, &lock, &meta_root) != 0)
+    bool here = prng_below(&worker->prng, 3) != 0; /* by a client that may decide itself, or by one that always asks */
+    if (lock_ask(client, &lock, here) != 0)
         return;
     uint64_t sessions_lost = client->sessions_lost;
     if (run->holder != NULL)
@@ -138,7 +153,7 @@ void work_lock(struct client *client, struct worker *worker)
         run->holder = NULL;
     lock.type = TARN__LOCK_TYPE__LOCK_UN;
     lock.wait = false;
-    meta_lock(client->meta, &lock, &meta_root); /* lost: the session's end releases it */
+    lock_ask(client, &lock, here); /* lost: the session's end releases it */
 }
 
 /* ---- appends */
