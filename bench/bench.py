@@ -201,11 +201,12 @@ def metadata_many(report):
         report.plain(f'entries listed of a directory of {entries:,}', [row[0] for row in rows], '/s')
         report.plain('… memory of the reader from the first part to the last one', [row[1] for row in rows], 'KiB')
         quiet = [load(c, 'create', 1, 1, 1, 2000, f'/quiet{i}') for i in range(RUNS)]
-        if c.tarn('meta', 'snapshot').code != 0:
-            raise Wrong('tarn meta snapshot failed')
-        beside = [load(c, 'create', 1, 1, 1, 2000, f'/beside{i}') for i in range(RUNS)]
-        report.figure('create, one at a time, during a snapshot: 99th hundredth',
-                      [(b[3], q[3]) for b, q in zip(beside, quiet)], 'us', 'without a snapshot', False)
+        if c.tarn('meta', 'snapshot').code == 0:
+            beside = [load(c, 'create', 1, 1, 1, 2000, f'/beside{i}') for i in range(RUNS)]
+            report.figure('create, one at a time, during a snapshot: 99th hundredth',
+                          [(b[3], q[3]) for b, q in zip(beside, quiet)], 'us', 'without a snapshot', False)
+        else:
+            print('bench: no snapshot can be asked for: its figure is left out', file=sys.stderr)
         leader_dies(c, report, what)
 
 
