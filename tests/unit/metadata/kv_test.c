@@ -398,6 +398,54 @@ static void tables_of_another_boot_come_up_empty(void **state)
     tables_remove();
 }
 
+/* Pages of files that this process has mapped and resident. */
+static unsigned long resident_file_pages(void)
+{
+    unsigned long size = 0, resident = 0, shared = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%lu %lu %lu", &size, &resident, &shared), 3);
+    fclose(file);
+    return shared;
+}
+
+static void tables_give_memory_back_and_stay_as_they_are(void **state)
+{
+    enum { ROWS = 8000, BYTES = 1500, PAGES = ROWS / 3, SLICES = 8 }; /* at most two rows lie on a page */
+    struct kv *kv = open_lmdb();
+    char key[16], value[BYTES];
+    struct kv_txn *writer = begin(kv, true);
+    for (unsigned i = 0; i < ROWS; i++) {
+        snprintf(key, sizeof key, "%08u", i);
+        memset(value, (int)i, sizeof value);
+        assert_int_equal(kv_put(writer, key, 8, value, sizeof value), 0);
+    }
+    assert_int_equal(kv_commit(writer), 0);
+    unsigned long after_reading = 0;
+    for (unsigned round = 0; round < 2; round++) {
+        struct kv_txn *reader = begin(kv, false);
+        for (unsigned i = 0; i < ROWS; i++) {
+            struct kv_val got;
+            snprintf(key, sizeof key, "%08u", i);
+            assert_int_equal(kv_get(reader, key, 8, &got), 0);
+            assert_int_equal(got.len, BYTES);
+            assert_int_equal(got.data[BYTES - 1], (uint8_t)i);
+        }
+        if (round == 0) {
+            after_reading = resident_file_pages();
+            for (unsigned slice = 0; slice < SLICES; slice++)
+                kv_give_back(kv, slice, SLICES);
+            assert_true(resident_file_pages() + PAGES < after_reading);
+        }
+        kv_abort(reader);
+    }
+    kv_close(kv);
+    tables_remove();
+    kv = open_mem(); /* which has nothing to give */
+    kv_give_back(kv, 0, 1);
+    kv_close(kv);
+}
+
 static void damaged_tables_come_up_empty(void **state)
 {
     struct kv *kv = open_lmdb();
@@ -529,6 +577,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(both_agree_under_random_changes),
         cmocka_unit_test(tables_of_another_boot_come_up_empty),
         cmocka_unit_test(damaged_tables_come_up_empty),
+        cmocka_unit_test(tables_give_memory_back_and_stay_as_they_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
