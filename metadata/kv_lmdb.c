@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define LMDB_MAGIC 0x6c6d6462u
@@ -27,6 +28,7 @@ struct lmdb {
     MDB_env *env;
     MDB_dbi dbi;
     char boot_path[512];
+    char *map; /* of the data file, as long as the environment is open */
 };
 
 struct lmdb_txn {
@@ -189,6 +191,29 @@ static int env_open(struct lmdb *lmdb, const char *dir, uint64_t map_bytes)
     return lmdb_error(rc);
 }
 
+/* Where the data file is mapped: LMDB does not tell. NULL when the kernel does not either; then no memory
+ * is given back. */
+static char *map_find(MDB_env *env)
+{
+    int fd;
+    struct stat st;
+    char line[768], *found = NULL;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    if (maps == NULL)
+        return NULL;
+    if (mdb_env_get_fd(env, &fd) != 0 || fstat(fd, &st) != 0)
+        st.st_ino = 0;
+    while (found == NULL && st.st_ino != 0 && fgets(line, sizeof line, maps) != NULL) {
+        unsigned long start, offset, inode;
+        unsigned major_of, minor_of;
+        if (sscanf(line, "%lx-%*x %*s %lx %x:%x %lu", &start, &offset, &major_of, &minor_of, &inode) == 5 &&
+            inode == st.st_ino && major_of == major(st.st_dev) && minor_of == minor(st.st_dev) && offset == 0)
+            found = (char *)start;
+    }
+    fclose(maps);
+    return found;
+}
+
 static const struct kv_ops lmdb_ops;
 
 int kv_lmdb_open(const char *dir, uint64_t map_bytes, struct kv **ret)
@@ -215,6 +240,7 @@ int kv_lmdb_open(const char *dir, uint64_t map_bytes, struct kv **ret)
     }
     if (err != 0)
         goto fail;
+    lmdb->map = map_find(lmdb->env);
     *ret = &lmdb->base;
     return 0;
 fail:
@@ -241,12 +267,12 @@ static void lmdb_give_back(struct kv *kv, unsigned slice, unsigned slices)
     CHECK_MAGIC(lmdb, LMDB_MAGIC);
     MDB_envinfo info;
     MDB_stat stat;
-    if (mdb_env_info(lmdb->env, &info) != 0 || mdb_env_stat(lmdb->env, &stat) != 0)
+    if (lmdb->map == NULL || mdb_env_info(lmdb->env, &info) != 0 || mdb_env_stat(lmdb->env, &stat) != 0)
         return;
     uint64_t pages = (uint64_t)info.me_last_pgno + 1, first = pages * slice / slices;
     uint64_t count = pages * (slice + 1) / slices - first;
     /* A failure costs memory only, and the caller sees that. */
-    (void)madvise((char *)info.me_mapaddr + first * stat.ms_psize, count * stat.ms_psize, MADV_DONTNEED);
+    (void)madvise(lmdb->map + first * stat.ms_psize, count * stat.ms_psize, MADV_DONTNEED);
 }
 
 /* ---- transactions ---- */
