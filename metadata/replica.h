@@ -24,7 +24,7 @@ struct replica_options {
     const struct rpc_auth *auth;
     bool memory_tables;           /* kv_mem instead of LMDB (simulation) */
     unsigned election_ms, heartbeat_ms; /* 0 = defaults: 1000, 100 */
-    uint64_t snapshot_entries;    /* log entries between snapshots, 0 = 100,000 */
+    uint64_t snapshot_entries;    /* log entries between snapshots at least, 0 = 100,000 */
     uint64_t trailing_entries;    /* kept behind a snapshot for replicas that lag, 0 = 50,000 */
     uint64_t segment_bytes;       /* of the log, 0 = 16 MiB (wal.h) */
     uint64_t map_bytes;           /* bound of the tables on disk, 0 = 256 GiB (sparse) */
