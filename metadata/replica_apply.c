@@ -375,8 +375,7 @@ uint64_t replica_quorum_stamp(const struct replica *replica)
 static bool read_is_safe(const struct replica *replica, uint64_t began_ns)
 {
     uint64_t stamp = replica_quorum_stamp(replica), now = io_mono_ns(replica->io);
-    bool lease = replica->lease_void_term != core_term(replica); /* R13 */
-    return stamp >= began_ns || (lease && stamp > 0 && now - stamp < replica->lease_ns);
+    return stamp >= began_ns || (!replica->lease_void && stamp > 0 && now - stamp < replica->lease_ns);
 }
 
 int replica_read(struct replica *replica, struct kv_txn **ret_txn)

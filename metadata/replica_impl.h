@@ -1,5 +1,6 @@
 /* What the files of the replica share (replica*.c only).
  *   replica.c           libraft: events in, updates out; the election timer
+ *   replica_receive.c   messages of the others
  *   replica_message.c   libraft's messages to and from the wire
  *   replica_writer.c    proposals to raft, entries to disk
  *   replica_start.c     opening, recovery, start and stop
@@ -101,7 +102,7 @@ struct replica {
     bool changing;        /* one change of members, or a transfer, at a time */
     char change[128];     /* what is going on, in words */
     bool transferring;    /* proposals are held back */
-    uint64_t lease_void_term; /* R13 */
+    bool lease_void;      /* R13: in this term */
     struct fiber_queue member_wake;
 
     struct core *core;

@@ -512,7 +512,7 @@ static int give_word(struct replica *replica, uint32_t to)
     struct raft_update update;
     err = replica->core_leads && core_match(replica, to) == wal_last(replica->wal) ? 0 : -E_TIMEOUT;
     if (err == 0) {
-        replica->lease_void_term = core_term(replica); /* R13 */
+        replica->lease_void = true; /* R13 */
         err = core_step(replica, &event, &update);
     }
     fiber_mutex_unlock(&replica->step_lock);

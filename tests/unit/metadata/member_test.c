@@ -443,6 +443,61 @@ static void a_leader_with_a_full_disk_hands_over(void **state)
     cluster_destroy(cluster);
 }
 
+static void a_leader_with_a_slow_disk_hands_over(void **state)
+{
+    struct cluster *cluster = cluster_create(62, 3, NULL);
+    assert_end(sim_run(cluster->sim, 60000, has_progress, cluster), 62, cluster);
+    struct member *slow = leader_of(cluster);
+    sim_disk_slow(slow->host, 4000);
+    run_ms(cluster, 15000);
+    assert_ptr_not_equal(leader_of(cluster), slow);
+    size_t before = cluster->n_acked;
+    run_ms(cluster, 10000);
+    assert_true(cluster->n_acked > before + 100);
+    sim_disk_slow(slow->host, 1);
+    settle(cluster, 62);
+    cluster_destroy(cluster);
+}
+
+static void a_follower_with_a_slow_disk_delays_nobody(void **state)
+{
+    struct cluster *cluster = cluster_create(63, 3, NULL);
+    assert_end(sim_run(cluster->sim, 60000, has_progress, cluster), 63, cluster);
+    struct member *leader = leader_of(cluster), *slow = &cluster->members[leader->id % 3];
+    size_t before = cluster->n_acked;
+    run_ms(cluster, 10000);
+    size_t quick = cluster->n_acked - before;
+    sim_disk_slow(slow->host, 4000);
+    before = cluster->n_acked;
+    run_ms(cluster, 10000);
+    assert_true(cluster->n_acked - before > quick / 2);
+    assert_ptr_equal(leader_of(cluster), leader);
+    sim_disk_slow(slow->host, 1);
+    settle(cluster, 63);
+    cluster_destroy(cluster);
+}
+
+/* What is on the disk then is not known: only a new process, which reads it, may go on. */
+static void a_failed_write_of_the_log_ends_the_replica(void **state)
+{
+    for (uint64_t seed = 64; seed < 74; seed++) {
+        struct cluster *cluster = cluster_create(seed, 3, NULL);
+        assert_end(sim_run(cluster->sim, 60000, has_progress, cluster), seed, cluster);
+        struct member *victim = seed % 2 == 0 ? leader_of(cluster) : &cluster->members[leader_of(cluster)->id % 3];
+        sim_disk_fail(victim->host, 1, 1000, -E_IO);
+        run_ms(cluster, 5000);
+        assert_int_equal(victim->end_err, -E_IO);
+        size_t before = cluster->n_acked;
+        run_ms(cluster, 10000);
+        assert_true(cluster->n_acked > before + 100);
+        sim_disk_fail(victim->host, 0, 0, 0);
+        sim_host_crash(victim->host, false);
+        member_start(victim, sim_host_restart(victim->host));
+        settle(cluster, seed);
+        cluster_destroy(cluster);
+    }
+}
+
 /* ------------------------------------------------------------------ storms */
 static void disturb(struct cluster *cluster)
 {
@@ -540,6 +595,9 @@ int main(void)
         cmocka_unit_test(a_snapshot_is_taken_when_asked_for),
         cmocka_unit_test(a_full_disk_of_the_only_replica_refuses_and_recovers),
         cmocka_unit_test(a_leader_with_a_full_disk_hands_over),
+        cmocka_unit_test(a_leader_with_a_slow_disk_hands_over),
+        cmocka_unit_test(a_follower_with_a_slow_disk_delays_nobody),
+        cmocka_unit_test(a_failed_write_of_the_log_ends_the_replica),
         cmocka_unit_test(members_change_in_storms),
     };
     cmocka_set_test_filter(getenv("TARN_TEST"));
