@@ -1,4 +1,4 @@
-/* tarn node ls, tarn status. */
+/* tarn status. */
 #include "commands.h"
 #include "out.h"
 
@@ -13,62 +13,6 @@ static int complain(const char *what, int err, const char *detail)
     return err;
 }
 
-/* ---- node ls */
-
-struct node_ls {
-    bool json;
-};
-
-static void print_node(const Tarn__Node *node, bool json)
-{
-    if (json) {
-        out_json("{s:I,s:s,s:s,s:s,s:b,s:I,s:I,s:I,s:I}", "id", (long long)node->id, "host", node->host, "rack",
-                 node->rack, "address", node->address, "up", node->up, "total", (long long)node->total, "free",
-                 (long long)node->free, "chunks", (long long)node->chunks, "seen_ms", (long long)node->seen_ms);
-        return;
-    }
-    char total[16], spare[16];
-    cli_format_size(node->total, total);
-    cli_format_size(node->free, spare);
-    printf("%4u  %-12s %-10s %-5s %8llu %10s %10s  %s\n", node->id, node->host, node->rack,
-           node->up ? "up" : "down", (unsigned long long)node->chunks, spare, total, node->address);
-}
-
-static int node_ls(struct meta *meta, void *arg)
-{
-    struct node_ls *ls = arg;
-    Tarn__NodeList request = TARN__NODE_LIST__INIT;
-    Tarn__NodeListReply *reply = NULL;
-    char detail[160] = "";
-    int err = meta_call(meta, OP_NODE_LIST, &request.base, &request.ctx, &meta_root,
-                        &tarn__node_list_reply__descriptor, &reply, detail);
-    if (err != 0)
-        return complain("list the nodes", err, detail);
-    if (!ls->json)
-        puts("  ID  HOST         RACK       STATE   CHUNKS       FREE      TOTAL  ADDRESS");
-    for (size_t i = 0; i < reply->n_nodes; i++)
-        print_node(reply->nodes[i], ls->json);
-    tarn__node_list_reply__free_unpacked(reply, NULL);
-    return 0;
-}
-
-int command_node(int argc, char **argv)
-{
-    struct node_ls ls = {0};
-    const char *config = NULL;
-    const struct cli_option options[] = {
-        {"json", CLI_FLAG, &ls.json, NULL, "one JSON object a line", 0, 0},
-        {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
-    };
-    int n_args = 0;
-    cli_parse(argc, argv, "tarn node ls", "Lists the storage nodes.", options, ARRAY_SIZE(options), &n_args);
-    if (n_args != 1 || strcmp(argv[1], "ls") != 0) {
-        cli_complain("node takes the word 'ls'; see tarn node --help");
-        return CLI_USAGE;
-    }
-    return cli_exit_for(admin_run(config, false, 0, node_ls, &ls));
-}
-
 /* ---- status */
 
 struct status {
@@ -78,7 +22,8 @@ struct status {
 
 static void print_status(const Tarn__StatusReply *reply, bool safe)
 {
-    printf("%s\n", safe ? "Your data is safe: every chunk has all its copies."
+    printf("%s\n", safe && reply->weak != 0 ? "Your data is safe: every chunk has all its copies, but some share a failure domain."
+                   : safe             ? "Your data is safe: every chunk has all its copies."
                         : reply->lost != 0 ? "Data is LOST: some chunks have no readable copy."
                                            : "Your data is readable, but not every chunk has all its copies.");
     printf("  files %llu, chunks %llu, below target %llu, lost %llu\n", (unsigned long long)reply->files,
@@ -86,6 +31,13 @@ static void print_status(const Tarn__StatusReply *reply, bool safe)
     for (size_t i = 0; i < reply->n_by_copies; i++)
         if (reply->by_copies[i] != 0)
             printf("  with %zu %s: %llu\n", i, i == 1 ? "copy" : "copies", (unsigned long long)reply->by_copies[i]);
+    if (reply->weak != 0)
+        printf("  in too few failure domains: %llu\n", (unsigned long long)reply->weak);
+    if (reply->reduced != 0)
+        printf("  with fewer copies than asked for, because there are too few disks: %llu\n",
+               (unsigned long long)reply->reduced);
+    if (reply->draining != 0)
+        printf("  being drained: %u %s (tarn node ls)\n", reply->draining, reply->draining == 1 ? "node" : "nodes");
     printf("  storage nodes %u of %u up, tasks pending %llu\n", reply->nodes_up, reply->nodes,
            (unsigned long long)reply->pending_tasks);
     printf("  metadata leader %u, term %llu, applied %llu, replicas", reply->leader, (unsigned long long)reply->term,
@@ -94,8 +46,10 @@ static void print_status(const Tarn__StatusReply *reply, bool safe)
         printf(" %u:%s", reply->replicas[i]->id,
                reply->replicas[i]->leader ? "leader" : reply->replicas[i]->reachable ? "ok" : "silent");
     putchar('\n');
-    if (safe)
+    if (safe && reply->weak + reply->reduced == 0)
         puts("  next: nothing to do");
+    else if (safe)
+        puts("  next: add nodes, in other racks or sites if copies share one (tarn heal status)");
     else if (reply->nodes_up < reply->nodes)
         puts("  next: bring the nodes back that are down (tarn node ls); copies are remade after 30 s");
     else
@@ -114,12 +68,13 @@ static int status_fiber(struct meta *meta, void *arg)
         return complain("ask for the status", err, detail);
     status->safe = reply->below_target == 0 && reply->lost == 0;
     if (status->json)
-        out_json("{s:b,s:I,s:I,s:I,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:I}", "safe", status->safe, "files",
+        out_json("{s:b,s:I,s:I,s:I,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:i}", "safe", status->safe, "files",
                  (long long)reply->files, "chunks", (long long)reply->chunks, "below_target",
                  (long long)reply->below_target, "lost", (long long)reply->lost, "nodes", (int)reply->nodes,
                  "nodes_up", (int)reply->nodes_up, "leader", (int)reply->leader, "term", (long long)reply->term,
                  "applied", (long long)reply->applied, "sessions", (long long)reply->sessions,
-                 "pending_tasks", (long long)reply->pending_tasks);
+                 "pending_tasks", (long long)reply->pending_tasks, "weak", (long long)reply->weak, "reduced",
+                 (long long)reply->reduced, "draining", (int)reply->draining);
     else
         print_status(reply, status->safe);
     tarn__status_reply__free_unpacked(reply, NULL);

@@ -164,6 +164,7 @@ static int chunk_ask(struct put *put, struct put_chunk *chunk)
     request.writer_node = stores_node(put->stores);
     request.near = &near;
     request.copies = put->copies;
+    request.path = put->upload == 0 ? put->path : request.path;
     Tarn__UploadChunkReply *reply = NULL;
     int r = meta_call(put->meta, OP_UPLOAD_CHUNK, &request.base, &request.ctx, &put->cred,
                       &tarn__upload_chunk_reply__descriptor, &reply, NULL);

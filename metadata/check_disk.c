@@ -77,8 +77,9 @@ static void count_replica(struct disks *disks, const struct chunk *chunk, const 
         disk->ready += ready;
         disk->copying += copying;
         disk->leaving += (r->flags & REPLICA_LEAVING) != 0;
-        if (ready || copying)
-            disk->bytes += chunk->state == TARN__CHUNK_STATE__CHUNK_OPEN ? full : chunk->length;
+        bool open = chunk->state == TARN__CHUNK_STATE__CHUNK_OPEN;
+        disk->bytes += ready && !open ? chunk->length : 0;
+        disk->promised += open && ready ? full : copying ? chunk->length : 0;
     }
     struct disk *source = copying && r->source != 0 ? counted(disks, r->source) : NULL;
     if (source != NULL)
@@ -153,14 +154,16 @@ static void compare(struct check *check, const struct disks *disks)
     for (size_t i = 0; i < disks->n; i++) {
         const struct disk *a = &disks->stored[i], *b = &disks->counted[i];
         if (a->ready != b->ready || a->copying != b->copying || a->leaving != b->leaving || a->sources != b->sources ||
-            a->bytes != b->bytes)
+            a->bytes != b->bytes || a->promised != b->promised)
             check_violation(check, "D2",
-                            "disk %u counts %llu ready, %llu coming, %llu leaving, %llu read, %llu bytes; there are "
-                            "%llu, %llu, %llu, %llu, %llu",
+                            "disk %u counts %llu ready, %llu coming, %llu leaving, %llu read, %llu and %llu bytes; there are "
+                            "%llu, %llu, %llu, %llu, %llu, %llu",
                             a->id, (unsigned long long)a->ready, (unsigned long long)a->copying,
                             (unsigned long long)a->leaving, (unsigned long long)a->sources, (unsigned long long)a->bytes,
+                            (unsigned long long)a->promised,
                             (unsigned long long)b->ready, (unsigned long long)b->copying, (unsigned long long)b->leaving,
-                            (unsigned long long)b->sources, (unsigned long long)b->bytes);
+                            (unsigned long long)b->sources, (unsigned long long)b->bytes,
+                            (unsigned long long)b->promised);
     }
 }
 

@@ -318,11 +318,37 @@ int chunk_cmd_upload_abort(struct tables *t, const void *message)
     return err == -E_NOENT ? 0 : err; /* gone is what was asked for */
 }
 
-/* The policy of the directory the object will be in; that may not exist yet. */
+/* Goes down from `dir` along the path as long as there are directories; the last component is the object. */
+static int descend(struct tables *t, const char *path, struct inode *dir)
+{
+    for (const char *slash; (slash = strchr(path, '/')) != NULL; path = slash + 1) {
+        char name[MD_NAME_MAX + 1];
+        struct entry entry;
+        size_t len = (size_t)(slash - path);
+        if (len == 0)
+            continue;
+        if (len > MD_NAME_MAX)
+            return 0;
+        memcpy(name, path, len);
+        name[len] = '\0';
+        int err = ns_entry_get(t, dir->ino, name, &entry);
+        if (err != 0 || entry.type != TARN__FILE_TYPE__FT_DIR)
+            return err == -E_NOENT ? 0 : err;
+        inode_fini(dir);
+        err = ns_inode_get(t, entry.ino, dir);
+        if (err != 0)
+            return err;
+    }
+    return 0;
+}
+
+/* The policy of the directory the object will be in, as far as that exists. */
 static int policy_near(struct tables *t, const Tarn__UploadChunk *m, struct policy *ret)
 {
     _cleanup_(inode_fini) struct inode near = {0};
     int err = m->near == NULL ? -E_NOENT : ns_where(t, m->near, 0, &near);
+    if (err == 0 && near.type == TARN__FILE_TYPE__FT_DIR)
+        err = descend(t, m->path, &near);
     if (err == 0)
         return policy_of(t, &near, ret);
     policy_default(ret);

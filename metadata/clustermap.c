@@ -261,6 +261,14 @@ unsigned cluster_places(const struct cluster *cluster)
     return places;
 }
 
+int clustermap_places(struct tables *t, unsigned *ret)
+{
+    _cleanup_(cluster_fini) struct cluster cluster;
+    int err = clustermap_load(t, &cluster);
+    *ret = err == 0 ? cluster_places(&cluster) : 0;
+    return err;
+}
+
 static uint64_t text_number(const char *text, size_t len)
 {
     uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a: racks need a number, not a secret */

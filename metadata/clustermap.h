@@ -59,6 +59,7 @@ const struct node *cluster_disk_node(const struct cluster *cluster, uint32_t id)
 unsigned cluster_up(const struct cluster *cluster);
 /* How many copies there can be: disks that are known and not being emptied. */
 unsigned cluster_places(const struct cluster *cluster);
+int clustermap_places(struct tables *t, unsigned *ret);
 /* The disks as placement wants them at the time `now`, same order; free() them after the map. -E_NOMEM. */
 int cluster_placement(const struct cluster *cluster, uint64_t now, struct placement_disk **ret_disks,
                       struct placement_map *ret_map);

@@ -252,14 +252,6 @@ static int places_changed(struct tables *t, unsigned before)
     return heal_walk_ask(t);
 }
 
-static int places(struct tables *t, unsigned *ret)
-{
-    _cleanup_(cluster_fini) struct cluster cluster;
-    int err = clustermap_load(t, &cluster);
-    *ret = err == 0 ? cluster_places(&cluster) : 0;
-    return err;
-}
-
 int clustermap_cmd_join(struct tables *t, const void *message)
 {
     const Tarn__NodeJoin *m = message;
@@ -271,7 +263,7 @@ int clustermap_cmd_join(struct tables *t, const void *message)
     uint32_t ids[NODE_DISKS_MAX];
     size_t n = 0;
     unsigned before = 0;
-    int err = places(t, &before);
+    int err = clustermap_places(t, &before);
     if (err == 0)
         err = join_id(t, m, &node);
     if (err == 0)
@@ -413,6 +405,11 @@ static int reply_node(struct tables *t, uint32_t id)
     Tarn__Node *pointer = &out;
     struct node_message_disks disks;
     node_message(&cluster, cluster_node(&cluster, id), &out, &disks);
+    struct heal_state heal;
+    err = heal_state_get(t, &heal);
+    if (err != 0)
+        return err;
+    out.safe_to_remove &= !heal.counting;
     Tarn__NodeListReply reply = TARN__NODE_LIST_REPLY__INIT;
     reply.n_nodes = 1;
     reply.nodes = &pointer;
@@ -456,11 +453,11 @@ int clustermap_cmd_drain(struct tables *t, const void *message)
     if (err == -E_NOENT)
         return tables_fail(t, err, "there is no node %u", m->node);
     if (err == 0)
-        err = places(t, &before);
+        err = clustermap_places(t, &before);
     if (err == 0)
         err = drain_disks(t, m, &node);
     if (err == 0)
-        err = places(t, &after);
+        err = clustermap_places(t, &after);
     if (err == 0 && after == 0)
         err = tables_fail(t, -E_INVAL, "node %u is the last one that is not being drained: add another first",
                           m->node);

@@ -16,7 +16,7 @@ void disk_encode(const struct disk *disk, struct writer *w)
     const uint64_t numbers[] = {disk->total,   disk->free,    disk->chunks,  disk->down_since_ns,
                                 disk->recount, disk->ready,   disk->copying, disk->leaving,
                                 disk->sources, disk->bytes,   disk->bytes_at, disk->busy_ns,
-                                disk->balance_after_ns, disk->drain_since_ns};
+                                disk->balance_after_ns, disk->drain_since_ns, disk->promised};
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         writer_u64(w, numbers[i]);
     writer_u8(w, disk->uuid_len);
@@ -36,7 +36,7 @@ int disk_decode(uint32_t id, const void *data, size_t n, struct disk *ret)
     uint64_t *const numbers[] = {&disk.total,   &disk.free,    &disk.chunks,  &disk.down_since_ns,
                                  &disk.recount, &disk.ready,   &disk.copying, &disk.leaving,
                                  &disk.sources, &disk.bytes,   &disk.bytes_at, &disk.busy_ns,
-                                 &disk.balance_after_ns, &disk.drain_since_ns};
+                                 &disk.balance_after_ns, &disk.drain_since_ns, &disk.promised};
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         *numbers[i] = reader_u64(&r);
     disk.uuid_len = reader_u8(&r);
@@ -82,14 +82,14 @@ uint64_t disk_used(const struct disk *disk)
 {
     uint64_t said = disk->total - MIN(disk->free, disk->total);
     if (disk->bytes >= disk->bytes_at)
-        return said + (disk->bytes - disk->bytes_at);
-    return said - MIN(said, disk->bytes_at - disk->bytes);
+        return said + (disk->bytes - disk->bytes_at) + disk->promised;
+    return said - MIN(said, disk->bytes_at - disk->bytes) + disk->promised;
 }
 
 /* ---- chunks on disks */
 struct share {
     uint32_t disk;
-    int64_t ready, copying, leaving, sources, bytes;
+    int64_t ready, copying, leaving, sources, bytes, promised;
 };
 struct shares {
     struct share items[4 * MD_REPLICAS_MAX]; /* of two rows: disks and sources */
@@ -110,7 +110,8 @@ static void add(struct shares *shares, const struct chunk *chunk, int sign)
     if (!chunk->counted)
         return;
     uint64_t full = 1ull << (chunk->shift != 0 ? chunk->shift : 26);
-    int64_t bytes = (int64_t)(chunk->state == TARN__CHUNK_STATE__CHUNK_OPEN ? full : chunk->length);
+    bool open = chunk->state == TARN__CHUNK_STATE__CHUNK_OPEN;
+    int64_t bytes = (int64_t)(open ? full : chunk->length);
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         const struct chunk_replica *r = &chunk->replicas[i];
         struct share *share = share_of(shares, r->disk);
@@ -118,7 +119,8 @@ static void add(struct shares *shares, const struct chunk *chunk, int sign)
         share->ready += ready ? sign : 0;
         share->copying += copying ? sign : 0;
         share->leaving += r->flags & REPLICA_LEAVING ? sign : 0;
-        share->bytes += ready || copying ? sign * bytes : 0;
+        share->bytes += ready && !open ? sign * bytes : 0;
+        share->promised += copying || (ready && open) ? sign * bytes : 0;
         if (copying && r->source != 0)
             share_of(shares, r->source)->sources += sign;
     }
@@ -135,6 +137,7 @@ static int apply(struct tables *t, const struct share *share)
     disk.leaving += (uint64_t)share->leaving;
     disk.sources += (uint64_t)share->sources;
     disk.bytes += (uint64_t)share->bytes;
+    disk.promised += (uint64_t)share->promised;
     return disk_put(t, &disk);
 }
 
@@ -146,7 +149,8 @@ int disk_count_chunk(struct tables *t, const struct chunk *before, const struct 
     int err = 0;
     for (unsigned i = 0; i < shares.n && err == 0; i++) {
         const struct share *s = &shares.items[i];
-        if (s->ready != 0 || s->copying != 0 || s->leaving != 0 || s->sources != 0 || s->bytes != 0)
+        if (s->ready != 0 || s->copying != 0 || s->leaving != 0 || s->sources != 0 || s->bytes != 0 ||
+            s->promised != 0)
             err = apply(t, s);
     }
     return err;

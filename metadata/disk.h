@@ -23,8 +23,9 @@ struct disk {
     /* Kept by chunk_save(): chunks by what the disk is for them. */
     uint64_t ready, copying, leaving;
     uint64_t sources;  /* copies that are being read from here */
-    uint64_t bytes;    /* of the ready and coming ones; an open chunk counts in full */
+    uint64_t bytes;    /* of the ready ones that are sealed */
     uint64_t bytes_at; /* `bytes` when `free` was said: the difference is not in `free` yet */
+    uint64_t promised; /* of those that are coming; an open chunk counts in full */
     uint64_t busy_ns;  /* copies given out keep it at work until then at the rate we allow */
     uint64_t drain_since_ns;   /* with DISK_DRAINING */
     uint64_t balance_after_ns; /* nothing on it can be moved for balance: not asked again before */

@@ -147,6 +147,11 @@ static void set_xattr(struct look *look, const void *message)
     add_where(look, ((const Tarn__SetXattr *)message)->where);
 }
 
+static void policy_set(struct look *look, const void *message)
+{
+    add_where(look, ((const Tarn__PolicySet *)message)->where);
+}
+
 static void open_(struct look *look, const void *message)
 {
     add_where(look, ((const Tarn__Open *)message)->where);
@@ -216,6 +221,7 @@ static const struct {
     {OP_OPEN, open_},              {OP_CHUNK_WRITE, chunk_write}, {OP_CHUNK_SWAP, chunk_swap},
     {OP_OBJECT_COMMIT, object_commit}, {OP_LEASE_RETURN, lease_return}, {OP_BATCH, batch},
     {OP_CLONE, clone_},
+    {OP_POLICY_SET, policy_set},
 };
 
 static look_fn look_for(unsigned op)

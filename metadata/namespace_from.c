@@ -4,6 +4,7 @@
 #include "namespace_from.h"
 
 #include "chunkmap.h"
+#include "heal.h"
 #include "common/err.h"
 #include "session.h"
 
@@ -122,9 +123,23 @@ int ns_take(struct tables *t, const Tarn__NewObject *object, struct ns_taken *ta
     return err;
 }
 
+/* A chunk's new owner may have another policy. */
+static int attach_chunk(struct tables *t, const struct policy *policy, unsigned places, struct chunk *chunk)
+{
+    chunk->wish = policy->copies;
+    chunk->domain = policy->domain;
+    chunk->want = chunk_target(policy->copies, places);
+    int err = chunk_save(t, chunk);
+    return err == 0 && chunk_ready(chunk) > chunk->want ? heal_trim(t, chunk) : err;
+}
+
 int ns_taken_attach(struct tables *t, const struct ns_taken *taken, struct inode *inode)
 {
-    int err = 0;
+    struct policy policy;
+    unsigned places = 0;
+    int err = policy_of(t, inode, &policy);
+    if (err == 0)
+        err = clustermap_places(t, &places);
     for (size_t i = 0; i < taken->count && err == 0; i++) {
         const struct extent *extent = &taken->extents[i];
         struct chunk chunk;
@@ -132,7 +147,7 @@ int ns_taken_attach(struct tables *t, const struct ns_taken *taken, struct inode
         chunk.owner = inode->ino;
         chunk.owner_offset = extent->offset;
         if (err == 0)
-            err = chunk_save(t, &chunk);
+            err = attach_chunk(t, &policy, places, &chunk);
         if (err == 0)
             err = extent_put(t, inode->ino, extent);
         inode->allocated += extent->length;

@@ -60,7 +60,7 @@ int store_open(struct io *io, const struct store_options *options, struct store 
 {
     struct volume_options volume = {.dir = options->dir, .cluster_id = options->auth->cluster_id,
                                     .journal_bytes = options->journal_bytes,
-                                    .reserve_bytes = options->reserve_bytes, .files_max = options->files_max,
+                                    .reserve_bytes = options->reserve_bytes, .capacity = options->capacity, .files_max = options->files_max,
                                     .boot = options->boot};
     struct store *s = store_make(io, options);
     *ret_why = err_sentence(-E_NOMEM);

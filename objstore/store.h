@@ -31,6 +31,7 @@ struct store_options {
     unsigned n_meta;             /* 0: alone, joins nothing */
     const char (*meta)[64];      /* addresses, borrowed */
     uint64_t journal_bytes, reserve_bytes; /* 0 = default */
+    uint64_t capacity;                     /* for chunks; 0 = the whole file system */
     unsigned files_max;
     const char *boot;            /* as in volume.h */
     uint64_t inventory_ms;       /* what is held is told again after so long; 0 = an hour */

@@ -21,7 +21,7 @@
 
 struct arguments {
     const char *config, *dir, *listen, *local, *host, *rack;
-    uint64_t node, journal;
+    uint64_t node, journal, capacity;
 };
 
 struct process {
@@ -44,6 +44,7 @@ static void parse(int argc, char **argv, struct arguments *a)
         {"host", CLI_STRING, &a->host, "NAME", "the name schedulers know this node by (default: the host name)", 0, 0},
         {"rack", CLI_STRING, &a->rack, "NAME", "rack or /site/rack: copies are spread over them (default: asked for)", 0, 0},
         {"node", CLI_UINT, &a->node, "N", "the id to ask for, 0 for any (default: the configuration's)", 0, UINT32_MAX},
+        {"capacity", CLI_SIZE, &a->capacity, "SIZE", "for chunks, where the file system is shared (default: all of it)", MIB(256), UINT64_MAX},
         {"journal", CLI_SIZE, &a->journal, "SIZE", "of each of the two journal files, when the volume is made", MIB(8), GIB(1)},
     };
     int n_args;
@@ -108,7 +109,7 @@ static void prepare(struct process *p, struct arguments *a)
         .dir = p->dir, .auth = &p->config.auth, .listen = a->listen != NULL ? a->listen : "tcp:127.0.0.1:0",
         .local = local_address(a->local), .host = a->host, .rack = a->rack != NULL ? a->rack : "",
         .machine = p->machine, .boot = p->machine, .node = node, .n_meta = p->config.n_meta,
-        .meta = (const char (*)[64])p->config.meta, .journal_bytes = round_up_u64(a->journal, BLOCK_BYTES)};
+        .meta = (const char (*)[64])p->config.meta, .journal_bytes = round_up_u64(a->journal, BLOCK_BYTES), .capacity = a->capacity};
 }
 
 static int block_signals(void)

@@ -450,6 +450,7 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
         return -E_NOMEM;
     v->io = io;
     snprintf(v->dir, sizeof v->dir, "%s", options->dir);
+    v->capacity = options->capacity;
     v->reserve_bytes = options->reserve_bytes != 0 ? options->reserve_bytes : VOLUME_RESERVE_BYTES;
     v->files_max = options->files_max != 0 ? options->files_max : VOLUME_FILES_MAX;
     list_init(&v->open);
@@ -527,15 +528,33 @@ int volume_delete(struct volume *v, struct chunk *c)
 }
 
 /* ------------------------------------------------------------------ space */
+/* What the chunks' files take, about. Cost: O(chunks), twice a second. */
+static uint64_t chunks_bytes(struct volume *v)
+{
+    size_t at = 0;
+    uint64_t id, sum = 0;
+    void *chunk;
+    while (map_next(&v->index.chunks, &at, &id, &chunk))
+        sum += MAX(((struct chunk *)chunk)->allocated, ((struct chunk *)chunk)->length);
+    return sum;
+}
+
 static int space_look(struct volume *v)
 {
     uint64_t now = io_mono_ms(v->io);
     if (v->space_at_ms != 0 && now - v->space_at_ms < SPACE_AGE_MS)
         return 0;
     int err = io_statfs(v->io, v->dir, &v->total, &v->free);
-    if (err == 0)
-        v->space_at_ms = MAX(now, (uint64_t)1);
-    return err;
+    if (err != 0)
+        return err;
+    v->space_at_ms = MAX(now, (uint64_t)1);
+    if (v->capacity != 0) {
+        uint64_t used = chunks_bytes(v) + v->n_spares * CHUNK_BYTES_MAX;
+        v->total = MIN(v->total, v->capacity);
+        uint64_t left = used < v->capacity ? v->capacity - used : 0;
+        v->free = MIN(v->free, left);
+    }
+    return 0;
 }
 
 int volume_has_room(struct volume *v, uint64_t bytes)

@@ -30,6 +30,7 @@ struct volume_options {
     uint64_t cluster_id;
     uint64_t journal_bytes; /* 0 = default; only looked at when the volume is made */
     uint64_t reserve_bytes; /* 0 = default */
+    uint64_t capacity;      /* of its file system, for chunks; 0 = all of it */
     unsigned files_max;     /* 0 = default */
     const char *boot;       /* differs from boot to boot of the machine; NULL = not known */
 };
@@ -42,7 +43,7 @@ struct volume {
     struct index index;
     struct journal *journal;
     struct buffers buffers;
-    uint64_t reserve_bytes;
+    uint64_t reserve_bytes, capacity;
     unsigned files_max;
     /* files */
     struct list open;       /* chunks with open files, least recently used first */

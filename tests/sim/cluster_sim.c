@@ -51,7 +51,7 @@ static void session_lost(void *arg)
 static void work(struct client *client, struct worker *worker)
 {
     struct run *run = worker->run;
-    switch (prng_below(&worker->prng, 16)) {
+    switch (prng_below(&worker->prng, 17)) {
     case 0:
     case 1:
     case 2:
@@ -84,6 +84,9 @@ static void work(struct client *client, struct worker *worker)
     case 12:
     case 13:
         work_lease(client, worker);
+        break;
+    case 14:
+        work_admin(client, worker);
         break;
     default:
         work_lock(client, worker);

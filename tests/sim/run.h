@@ -149,6 +149,9 @@ int make_shared_files(struct client *client);
 void work_lease(struct client *client, struct worker *worker);
 void lease_client_lost(struct client *client); /* its session, or its process */
 
+/* ---- work_admin.c ---- */
+void work_admin(struct client *client, struct worker *worker);
+
 /* ---- work_tree.c ---- */
 void work_tree(struct client *client, struct worker *worker);
 void check_tree(struct client *client, struct worker *worker);

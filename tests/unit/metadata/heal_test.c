@@ -696,6 +696,142 @@ static void a_node_that_joined_empty_gets_its_share(void **state)
     end(&c);
 }
 
+/* ---- tables that version 1 wrote */
+struct rows_v1 {
+    struct key keys[200];
+    uint8_t values[200][600];
+    size_t lens[200], n;
+};
+
+static int take_row(void *arg, struct kv_val key, struct kv_val value)
+{
+    struct rows_v1 *rows = arg;
+    assert_true(rows->n < 200 && value.len <= sizeof rows->values[0] - 8);
+    memcpy(rows->keys[rows->n].data, key.data, key.len);
+    rows->keys[rows->n].len = (uint16_t)key.len;
+    memcpy(rows->values[rows->n], value.data, value.len);
+    rows->lens[rows->n++] = value.len;
+    return 0;
+}
+
+static void take_table(struct kv_txn *txn, enum table table, struct rows_v1 *rows)
+{
+    struct key prefix = key_table(table);
+    rows->n = 0;
+    assert_int_equal(kv_scan(txn, prefix.data, prefix.len, prefix.data, prefix.len, take_row, rows), 0);
+}
+
+/* A sealed chunk as version 1 wrote it (the page docs/formats/metadata.md has the fields). */
+static void chunk_encode_v1(const struct chunk *chunk, struct writer *w)
+{
+    writer_u8(w, 1);
+    writer_u8(w, chunk->state);
+    writer_u8(w, chunk->want);
+    writer_u8(w, chunk->flags);
+    writer_u8(w, chunk->live);
+    writer_u64(w, chunk->owner);
+    writer_u64(w, chunk->owner_offset);
+    writer_u64(w, chunk->generation);
+    writer_u64(w, chunk->length);
+    writer_u64(w, chunk->heal_after_ns);
+    writer_u8(w, chunk->n_replicas);
+    for (unsigned i = 0; i < chunk->n_replicas; i++) {
+        writer_u32(w, chunk->replicas[i].disk);
+        writer_u8(w, chunk->replicas[i].flags);
+        writer_u64(w, chunk->replicas[i].length);
+        writer_u32(w, chunk->replicas[i].digest);
+    }
+}
+
+static void text_v1(const char *text, struct writer *w)
+{
+    writer_u8(w, (uint8_t)strlen(text));
+    writer_bytes(w, text, strlen(text));
+}
+
+static void node_encode_v1(const struct node *node, struct writer *w)
+{
+    writer_u8(w, 1);
+    writer_u8(w, node->up);
+    const uint64_t numbers[] = {node->total, node->free,       node->chunks, node->epoch,
+                                node->down_since_ns, node->join_chunk, 0};
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+        writer_u64(w, numbers[i]);
+    writer_u32(w, node->slots);
+    writer_u8(w, node->uuid_len);
+    writer_bytes(w, node->uuid, node->uuid_len);
+    text_v1(node->host, w);
+    text_v1(node->rack, w);
+    text_v1(node->address, w);
+    text_v1(node->local, w);
+    text_v1(node->machine, w);
+}
+
+static void downgrade(struct cluster_world *c)
+{
+    static struct rows_v1 rows;
+    struct kv_txn *txn;
+    assert_int_equal(kv_begin(c->w.kv, true, &txn), 0);
+    take_table(txn, TABLE_CHUNK, &rows);
+    for (size_t i = 0; i < rows.n; i++) {
+        struct chunk chunk;
+        _cleanup_(writer_fini) struct writer w = {0};
+        assert_int_equal(chunk_decode(key_number(&rows.keys[i], 0), rows.values[i], rows.lens[i], &chunk), 0);
+        chunk_encode_v1(&chunk, &w);
+        assert_int_equal(kv_put(txn, rows.keys[i].data, rows.keys[i].len, w.data, w.len), 0);
+    }
+    take_table(txn, TABLE_NODE, &rows);
+    for (size_t i = 0; i < rows.n; i++) {
+        struct node node;
+        _cleanup_(writer_fini) struct writer w = {0};
+        assert_int_equal(node_decode((uint32_t)key_number(&rows.keys[i], 0), rows.values[i], rows.lens[i], &node), 0);
+        node_encode_v1(&node, &w);
+        assert_int_equal(kv_put(txn, rows.keys[i].data, rows.keys[i].len, w.data, w.len), 0);
+    }
+    const enum table new[] = {TABLE_DISK, TABLE_HEAL, TABLE_SINCE};
+    for (size_t t = 0; t < ARRAY_SIZE(new); t++) {
+        take_table(txn, new[t], &rows);
+        for (size_t i = 0; i < rows.n; i++)
+            assert_int_equal(kv_del(txn, rows.keys[i].data, rows.keys[i].len), 0);
+    }
+    for (uint32_t i = 1; i <= c->nodes; i++) { /* the disks' uuids */
+        char name[8];
+        snprintf(name, sizeof name, "n%u", i);
+        struct key key = key_named(TABLE_NODE_UUID, 1, name, strlen(name));
+        assert_int_equal(kv_del(txn, key.data, key.len), 0);
+    }
+    assert_int_equal(kv_commit(txn), 0);
+}
+
+static void tables_of_version_1_are_counted_and_then_as_any_other(void **state)
+{
+    struct cluster_world c;
+    begin(&c, 4, 4);
+    for (unsigned i = 0; i < 30; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "o%u", i);
+        (void)put(&c, name, 1000, 0);
+    }
+    run(&c, 3, 1000);
+    uint64_t before = node_of(&c, 1)->dependents;
+    downgrade(&c);
+    world_check(&c.w);
+    assert_true(status(&c)->counting);
+    assert_int_equal(drain(&c, 1, false), 0);
+    assert_false(node_of(&c, 1)->safe_to_remove); /* 0 dependents, but only because nobody has counted yet */
+    assert_int_equal(drain(&c, 1, true), 0);
+    run(&c, 3, 1000);
+    assert_false(status(&c)->counting);
+    assert_int_equal(node_of(&c, 1)->dependents, before);
+    (void)world_node(&c.w, "n1", "/s0/r0"); /* joins again: the same disk */
+    assert_int_equal(node_of(&c, 1)->n_disks, 1);
+    assert_int_equal(node_of(&c, 1)->disks[0]->id, 1);
+    assert_int_equal(drain(&c, 1, false), 0);
+    run(&c, 10, 1000);
+    assert_true(node_of(&c, 1)->safe_to_remove);
+    end(&c);
+}
+
 /* Joins, losses, drains, policies and writes at random; at the end all is well. */
 static void trouble(struct cluster_world *c, struct prng *prng, unsigned step)
 {
@@ -783,6 +919,7 @@ int main(void)
         cmocka_unit_test(a_disk_keeps_its_id_wherever_it_is_put),
         cmocka_unit_test(copies_on_two_disks_of_a_node_share_its_domain),
         cmocka_unit_test(a_node_that_joined_empty_gets_its_share),
+        cmocka_unit_test(tables_of_version_1_are_counted_and_then_as_any_other),
         cmocka_unit_test(whatever_happens_the_counters_are_right_and_it_ends_well)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

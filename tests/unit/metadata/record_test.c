@@ -239,7 +239,7 @@ static int number_again(const void *data, size_t n, struct writer *w)
 KIND(disk,
      {.node = 2, .up = true, .flags = DISK_DRAINING, .total = 1000, .free = 500, .chunks = 3, .queue = 4,
       .down_since_ns = 5, .recount = 6, .ready = 7, .copying = 8, .leaving = 9, .sources = 10, .bytes = 11,
-      .bytes_at = 12, .busy_ns = 13, .drain_since_ns = 14, .balance_after_ns = 15, .uuid_len = 2, .uuid = {1, 2}})
+      .bytes_at = 12, .busy_ns = 13, .drain_since_ns = 14, .balance_after_ns = 15, .promised = 16, .uuid_len = 2, .uuid = {1, 2}})
 AGAIN(disk, 1, )
 KIND(policy, {.copies = 2, .domain = 3, .shift = 24, .affinity_len = 5, .affinity = "study"})
 AGAIN(policy)
