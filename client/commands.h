@@ -21,6 +21,7 @@ int command_mount(int argc, char **argv);
 int command_umount(int argc, char **argv);
 int command_cluster(int argc, char **argv);
 int command_quota(int argc, char **argv);
+int command_snapshot(int argc, char **argv);
 int command_node(int argc, char **argv);
 int command_disk(int argc, char **argv);
 int command_heal(int argc, char **argv);

@@ -24,6 +24,7 @@ static const struct command {
     {"umount", command_umount, "unmount it"},
     {"job", command_job, "run work where the data is"},
     {"quota", command_quota, "limits of directories, users and groups: set, get, ls, rm"},
+    {"snapshot", command_snapshot, "a directory as it was: take, ls, rm, clone"},
     {"node", command_node, "storage nodes: ls, drain, undrain, rack"},
     {"disk", command_disk, "their disks: ls"},
     {"policy", command_policy, "how a directory's data is kept: get, set"},

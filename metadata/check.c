@@ -68,6 +68,12 @@ bool check_has(struct check *check, const struct key *key)
     return check_get(check, key, &value);
 }
 
+bool check_has_inode(struct check *check, uint64_t ino)
+{
+    struct key key = key_1(TABLE_INODE, ino);
+    return ino_snapshot(ino) != 0 || ino_clone(ino) != 0 || check_has(check, &key);
+}
+
 static int any(void *arg, struct kv_val key, struct kv_val value)
 {
     *(bool *)arg = true;

@@ -27,6 +27,8 @@ int check_below(struct check *check, const struct key *prefix, check_visit visit
  * of the same run tell. */
 bool check_get(struct check *check, const struct key *key, struct kv_val *ret);
 bool check_has(struct check *check, const struct key *key);
+/* Is there such an inode? Of snapshots and clones that is not asked: their rows may be their bases'. */
+bool check_has_inode(struct check *check, uint64_t ino);
 bool check_any(struct check *check, const struct key *prefix); /* is there a row with this beginning */
 void check_violation(struct check *check, const char *rule, const char *fmt, ...) _printf_(3, 4);
 /* "the row … cannot be decoded", rule F1 */

@@ -63,8 +63,7 @@ static int see_table(struct check *check, const struct key *key, struct kv_val v
         check_undecodable(check, key, "lock table");
     if (err != 0)
         return err == -E_CORRUPT ? 0 : err;
-    struct key inode = key_1(TABLE_INODE, ino);
-    if (!check_has(check, &inode))
+    if (!check_has_inode(check, ino))
         check_violation(check, "L1", "locks are held of inode %llu, which does not exist", (unsigned long long)ino);
     if (table.n_held + table.n_waiters == 0)
         check_violation(check, "L1", "inode %llu has a lock table with nothing in it", (unsigned long long)ino);

@@ -3,7 +3,9 @@
 #include "acl.h"
 #include "check_impl.h"
 #include "meta.pb-c.h"
+#include "namespace.h"
 #include "quota.h"
+#include "record_view.h"
 
 struct sum {
     struct quota quota;
@@ -15,8 +17,23 @@ struct sums {
     uint64_t dirs, counting;
 };
 
+/* A directory of a clone may have its row in the base. */
+static bool clone_inode_at(struct check *check, uint64_t ino, struct inode *ret)
+{
+    struct fsm_result result = {0};
+    struct tables t;
+    int err = tables_init(&t, check->txn, false, &result);
+    if (err == 0)
+        err = ns_inode_get(&t, ino, ret);
+    tables_fini(&t);
+    fsm_result_fini(&result);
+    return err == 0;
+}
+
 static bool inode_at(struct check *check, uint64_t ino, struct inode *ret)
 {
+    if (ino_clone(ino) != 0)
+        return clone_inode_at(check, ino, ret);
     struct key key = key_1(TABLE_INODE, ino);
     struct kv_val value;
     return check_get(check, &key, &value) && inode_decode(ino, value.data, value.len, ret) == 0;

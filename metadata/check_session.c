@@ -100,8 +100,7 @@ static int see_handle(struct check *check, const struct key *key, struct kv_val 
         return 0;
     }
     (void)see_belonging(check, key, value, "an open handle");
-    struct key inode = key_1(TABLE_INODE, handle.ino);
-    if (!check_has(check, &inode))
+    if (!check_has_inode(check, handle.ino))
         check_violation(check, "N4", "inode %llu is open and does not exist", (unsigned long long)handle.ino);
     uint64_t opens = (uintptr_t)map_get(&sessions->opens, handle.ino);
     opens = opens == 0 ? OPENS_ZERO : opens;

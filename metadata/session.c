@@ -9,6 +9,7 @@
 #include "lease_rows.h"
 #include "lock.h"
 #include "namespace.h"
+#include "record_view.h"
 
 int session_get(struct tables *t, uint64_t id, struct session *ret)
 {
@@ -330,6 +331,8 @@ static bool writes(uint32_t flags)
 static int open_check(struct tables *t, const struct inode *inode, uint32_t flags, bool fresh)
 {
     bool dir = inode->type == TARN__FILE_TYPE__FT_DIR;
+    if (ino_snapshot(inode->ino) != 0 && !dir && (writes(flags) || (flags & O_TRUNC)))
+        return -E_ROFS;
     if (inode->type == TARN__FILE_TYPE__FT_SYMLINK)
         return -E_LOOP; /* open() with O_NOFOLLOW */
     if ((flags & O_DIRECTORY) && !dir)
