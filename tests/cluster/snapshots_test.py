@@ -37,7 +37,7 @@ def what_was_written_before_stays_while_a_writer_goes_on(c):
     assert [s['name'] for s in c.json('snapshot', 'ls', '/d')] == ['one']
     wait_until(lambda: c.status()['safe'], 'all copies')
     c.ok('snapshot', 'rm', '/d', 'one')
-    assert c.tarn('cat', '/d/.snapshot/one/log').returncode == 3
+    assert c.tarn('cat', '/d/.snapshot/one/log').code == 3
 
 
 def a_clone_is_written_and_its_base_is_not(c):
@@ -59,14 +59,18 @@ def a_clone_is_written_and_its_base_is_not(c):
     assert (m / 'copy/big').read_bytes() == b'changed' + data[7:]
 
 
-def jobs_read_snapshots_where_they_are(c):
+def objects_and_jobs_read_snapshots_where_they_are(c):
     c.bucket('in')
-    c.put('/in/a', b'one\ntwo\n')
+    data = pattern(1 << 20, 4)
+    c.put('/in/a', data)
     c.ok('snapshot', 'take', '/in', 's')
     c.put('/in/a', b'other\n')
-    c.ok('job', 'run', '--map', 'wc -l', '/in/.snapshot/s/a')
+    got = c.dir / 'got'
+    assert c.s3cmd('get', 's3://in/.snapshot/s/a', got).code == 0 and got.read_bytes() == data
+    job = c.json('job', 'run', '--map', 'wc -c', '/in/.snapshot/s/a')[-1]
+    assert job['state'] == 'done' and job['receipt']['local'] > 0 and job['receipt']['remote'] == 0, job
 
 
 if __name__ == '__main__':
     main([what_was_written_before_stays_while_a_writer_goes_on, a_clone_is_written_and_its_base_is_not,
-          jobs_read_snapshots_where_they_are])
+          objects_and_jobs_read_snapshots_where_they_are])
