@@ -1,4 +1,4 @@
-/* H1, H6, H7 and C11: snapshots, clones and history, and how many rows refer to each chunk. */
+/* K1, K6, K7 and C11: snapshots, clones and history, and how many rows refer to each chunk. */
 #include "check_impl.h"
 #include "meta.pb-c.h"
 #include "record_view.h"
@@ -131,11 +131,11 @@ static void see_snapshot(struct check *check, const struct key *key, struct kv_v
     views->kept += keeps;
     if ((s.state == SNAPSHOT_LIVE && !number_at(check, &named, id)) || number_at(check, &rooted, id) != keeps ||
         number_at(check, &epoch, id) != keeps || check_has(check, &dying) == keeps)
-        check_violation(check, "H1", "snapshot %u is not listed as what it is", id);
+        check_violation(check, "K1", "snapshot %u is not listed as what it is", id);
     if (s.epoch > check->state.snapshot_epoch)
-        check_violation(check, "H1", "the epoch of snapshot %u was never given out", id);
+        check_violation(check, "K1", "the epoch of snapshot %u was never given out", id);
     if (s.state == SNAPSHOT_HIDDEN && s.clones == 0)
-        check_violation(check, "H6", "snapshot %u is kept for clones and has none", id);
+        check_violation(check, "K6", "snapshot %u is kept for clones and has none", id);
 }
 
 static void see_clone(struct check *check, const struct key *key, struct kv_val value, struct views *views)
@@ -149,12 +149,12 @@ static void see_clone(struct check *check, const struct key *key, struct kv_val 
     uintptr_t names = (uintptr_t)map_get(&views->names, id);
     views->clones++;
     if (clone.names != (names == 0 ? 0 : names - 1))
-        check_violation(check, "H7", "clone %u counts %llu names, it has %llu", id, (unsigned long long)clone.names,
+        check_violation(check, "K7", "clone %u counts %llu names, it has %llu", id, (unsigned long long)clone.names,
                         (unsigned long long)(names == 0 ? 0 : names - 1));
     struct key by_base = key_3(TABLE_SNAPSHOT, CLONE_BY_BASE, clone.family, clone.base);
     struct key snapshot = key_2(TABLE_SNAPSHOT, SNAPSHOT_BY_ID, clone.snapshot);
     if (!number_at(check, &by_base, id) || !check_has(check, &snapshot))
-        check_violation(check, "H6", "clone %u rests on snapshot %u, which does not know it", id, clone.snapshot);
+        check_violation(check, "K6", "clone %u rests on snapshot %u, which does not know it", id, clone.snapshot);
 }
 
 static int see_root_name(struct check *check, const struct key *key, struct kv_val value, void *arg)
@@ -196,13 +196,13 @@ int check_room_views(struct check *check)
     if (err == 0)
         err = check_each(check, TABLE_SNAPSHOT, see_room, &views);
     if (err == 0 && views.history != views.indexed)
-        check_violation(check, "H2", "the history rows and their index do not agree");
+        check_violation(check, "K2", "the history rows and their index do not agree");
     if (err == 0 && views.referred != views.references)
         check_violation(check, "C11", "chunks do not count the rows that name them");
     if (err == 0 && views.named != views.counted)
-        check_violation(check, "H7", "the history rows that name clones are not counted right");
-    check_counter(check, "H1", "snapshots", check->state.snapshots, views.kept);
-    check_counter(check, "H7", "clone numbers", check->state.clones, views.clones);
+        check_violation(check, "K7", "the history rows that name clones are not counted right");
+    check_counter(check, "K1", "snapshots", check->state.snapshots, views.kept);
+    check_counter(check, "K7", "clone numbers", check->state.clones, views.clones);
     map_fini(&views.names);
     return err;
 }

@@ -28,7 +28,7 @@ uint8_t chunk_target(unsigned wish, unsigned places);
 int chunk_seal(struct tables *t, struct chunk *chunk, uint64_t length);
 Tarn__ChunkTask__Kind chunk_seal_kind(const struct chunk *chunk); /* the task that seals it */
 /* Seals for a snapshot while writers go on: what the copies have got by the time they hear of it
- * stays, whatever the file's size is (H5). `length`: at most so much. */
+ * stays, whatever the file's size is (K5). `length`: at most so much. */
 int chunk_seal_keep(struct tables *t, struct chunk *chunk, uint64_t length);
 int chunk_delete(struct tables *t, struct chunk *chunk);
 /* One more row names the sealed chunk. */

@@ -2,7 +2,7 @@
  * the base's inode as long as it has no row of its own. What the base has with another clone number
  * than its root's (clones inside of what is cloned) gets a number of the family at first sight: in a
  * command at once, in a query by CLONE_SLOT. The numbers of a family go together, when nobody can see
- * an inode of any of them any more (H7, snapshot_reach.c). */
+ * an inode of any of them any more (K7, snapshot_reach.c). */
 #include "chunkmap.h"
 #include "common/check.h"
 #include "common/err.h"

@@ -137,7 +137,7 @@ static int open_file_add(void *arg, struct kv_val key, struct kv_val value)
     return 0;
 }
 
-/* H5: nothing that the snapshot names is written in place any more. */
+/* K5: nothing that the snapshot names is written in place any more. */
 static int freeze_below(struct tables *t, uint64_t root)
 {
     struct key all = key_table(TABLE_OPEN_CHUNK);
@@ -305,7 +305,7 @@ int snapshot_cmd_drop(struct tables *t, const void *message)
         return err;
     if (snapshot.clones == 0)
         return snapshot_dying(t, &snapshot);
-    snapshot.state = SNAPSHOT_HIDDEN; /* H6: its clones read it */
+    snapshot.state = SNAPSHOT_HIDDEN; /* K6: its clones read it */
     return snapshot_put(t, &snapshot);
 }
 
@@ -317,7 +317,7 @@ static int first_epoch(void *arg, struct kv_val key, struct kv_val value)
     return key_of_history(key.data, key.len, &row, arg) != 0 ? -E_CORRUPT : 1;
 }
 
-/* H4: the row goes to the next older snapshot that covers it, unless that has one already. */
+/* K4: the row goes to the next older snapshot that covers it, unless that has one already. */
 static int history_settle(struct tables *t, const struct key *key, uint64_t epoch)
 {
     struct key row = key_history(key, epoch);

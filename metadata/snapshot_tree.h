@@ -1,5 +1,5 @@
 /* Snapshots and clones of directories: taken in O(1), given back in bounded steps. How rows keep
- * history and clones show their base is in view.h. Invariants H1-H8 in docs/invariants.md; reasons:
+ * history and clones show their base is in view.h. Invariants K1-K8 in docs/invariants.md; reasons:
  * docs/decisions/snapshots.md. Threads: the transaction's. */
 #ifndef TARN_METADATA_SNAPSHOT_TREE_H
 #define TARN_METADATA_SNAPSHOT_TREE_H
@@ -40,7 +40,7 @@ int clone_member_make(struct tables *t, const struct clone *clone, uint32_t base
 int clone_step(struct tables *t, unsigned rows_max);
 bool clone_work_due(struct tables *t);
 
-/* snapshot_reach.c: which clones and hidden snapshots can still be seen (H7). They refer to each other
+/* snapshot_reach.c: which clones and hidden snapshots can still be seen (K7). They refer to each other
  * in rings (a clone rests on a snapshot whose history names a clone …), so this is found out from the
  * live names on, when a clone has lost its last one. */
 struct reach;

@@ -1,5 +1,5 @@
 /* Reading: a stored row as it was at an epoch is the history row with the smallest epoch from there
- * on, else the row itself (H2). A clone has its own row, or a whiteout, or shows its base's; numbers
+ * on, else the row itself (K2). A clone has its own row, or a whiteout, or shows its base's; numbers
  * in the base's rows are translated on the way. Scans go from key to key over the three sources
  * (rows, history, base) and look each up; views are read seldom enough for that. */
 #include "view_impl.h"

@@ -2,7 +2,7 @@
  * whose inode number has a snapshot or a clone in it (record_view.h), tables_put() and tables_del()
  * with every change that a snapshot or clone may have to know of; the rest of the state machine uses
  * such numbers like any other. Only rows of inodes, entries, extended attributes, extents and links
- * have history ("rows of the tree"). Invariants H1-H8 in docs/invariants.md, reasons in
+ * have history ("rows of the tree"). Invariants K1-K8 in docs/invariants.md, reasons in
  * docs/decisions/snapshots.md. Threads: the transaction's. */
 #ifndef TARN_METADATA_VIEW_H
 #define TARN_METADATA_VIEW_H

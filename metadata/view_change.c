@@ -1,11 +1,11 @@
 /* Writing. Before a row of the tree changes:
  *
- *   1. what the newest covering snapshot needs is put into history (H2), unless it is there already
+ *   1. what the newest covering snapshot needs is put into history (K2), unless it is there already
  *      or the inode came later;
  *   2. in a clone, the first change of a row takes over what the base's row stands for: a reference
  *      to its chunk, a file that is counted, the link rows;
- *   3. an entry that goes leaves its directory's coverage with what it named (H3);
- *   4. entries that name an inode of a clone from outside are counted (H7). */
+ *   3. an entry that goes leaves its directory's coverage with what it named (K3);
+ *   4. entries that name an inode of a clone from outside are counted (K7). */
 #include "chunkmap.h"
 #include "common/check.h"
 #include "common/err.h"
@@ -79,7 +79,7 @@ int history_remove(struct tables *t, const struct key *key, uint64_t epoch)
     return err == 0 ? tables_del(t, &index) : err;
 }
 
-/* An extent of an open chunk was made after every snapshot that can see its file (H5: taking one
+/* An extent of an open chunk was made after every snapshot that can see its file (K5: taking one
  * seals). One that nevertheless covers it does so by excess, and keeps nothing. */
 static int is_open(struct tables *t, const struct change *c, bool *ret)
 {

@@ -1,5 +1,5 @@
 /* Which snapshots need what an inode's rows are now. Telling too many costs space until they go,
- * telling too few would change a snapshot: in doubt, more (H3). */
+ * telling too few would change a snapshot: in doubt, more (K3). */
 #include "common/err.h"
 #include "namespace.h"
 #include "view_impl.h"

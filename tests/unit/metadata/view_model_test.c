@@ -78,7 +78,7 @@ static void write_slot(struct run *r, int i)
 {
     uint64_t chunk, slot = below(r, 3), bytes = 1 + below(r, 100);
     int err = tree_write(&r->w, r->open[i].ino, slot, bytes, &chunk);
-    if (err == 0) { /* H5: what a snapshot shows is never written to */
+    if (err == 0) { /* K5: what a snapshot shows is never written to */
         char at[32];
         snprintf(at, sizeof at, "@%llu ", (unsigned long long)chunk);
         for (int f = 0; f < FROZEN; f++)

@@ -138,7 +138,7 @@ static void an_open_file_is_sealed_and_its_tail_is_kept(void **state)
     Tarn__SnapshotReply *reply = world_reply(w, &tarn__snapshot_reply__descriptor);
     assert_false(reply->settled);
     assert_int_equal(tree_write(w, ino, 0, 60, &second), 0);
-    assert_int_not_equal(first, second); /* H5 */
+    assert_int_not_equal(first, second); /* K5 */
     assert_int_equal(world_close(w, handle), 0);
     char expected[64], *text = tree_text(w, "/d/.snapshot/s", true);
     snprintf(expected, sizeof expected, "/f 1 644 50 n1 '' 0+50@%llu\n", (unsigned long long)first);
