@@ -21,7 +21,7 @@ struct load_options {
     struct history *history; /* what is recorded; outlives the load */
     uint32_t client;         /* its number, unlike every other's */
     uint64_t seed;
-    unsigned workers;
+    unsigned workers, readers; /* readers: of the workers, so many only look, and never hang in a change at a leader that is none */
     unsigned pause_ms;   /* a worker rests up to so long between two operations */
     uint32_t session_ms; /* silence after which its session ends */
     uint64_t give_up_ms;

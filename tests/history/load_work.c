@@ -320,6 +320,18 @@ static void work_lock(struct load *load, struct load_worker *worker)
     give_back(load, worker, &op, session, err == 0 ? 0 : waiter);
 }
 
+static void work_look(struct load *load)
+{
+    static const uint8_t verbs[] = {VERB_LOOKUP, VERB_LIST};
+    if (draw(load, 2) == 0)
+        size_do(load, &(struct history_op){.kind = HISTORY_SIZE, .verb = VERB_STAT, .key = (uint32_t)draw(load, LOAD_SIZES)});
+    else
+        directory_do(load, &(struct history_op){.kind = HISTORY_DIRECTORY,
+                                                .verb = verbs[draw(load, ARRAY_SIZE(verbs))],
+                                                .key = (uint32_t)draw(load, LOAD_DIRECTORIES),
+                                                .a = draw(load, HISTORY_NAMES)});
+}
+
 /* A wait of another worker ends early. */
 static void work_interrupt(struct load *load)
 {
@@ -333,7 +345,9 @@ static void work_interrupt(struct load *load)
 void load_work(struct load *load, struct load_worker *worker)
 {
     uint64_t what = draw(load, 20);
-    if (what < 8)
+    if (worker->number > load->options.workers - load->options.readers)
+        work_look(load);
+    else if (what < 8)
         work_directory(load);
     else if (what < 13)
         work_size(load);

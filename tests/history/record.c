@@ -63,7 +63,7 @@ static int write_out(const struct recorder *recorder, const char *path)
 int main(int argc, char **argv)
 {
     struct recorder recorder = {0};
-    uint64_t client = 1, workers = 2, seed = 1;
+    uint64_t client = 1, workers = 3, seed = 1;
     const char *out = NULL, *why = "";
     const struct cli_option options[] = {
         {"client", CLI_UINT, &client, "N", "its number, unlike every other's", 1, 4000},
@@ -89,6 +89,7 @@ int main(int argc, char **argv)
                                              .client = (uint32_t)client,
                                              .seed = seed * 10000 + client,
                                              .workers = recorder.look ? 0 : (unsigned)workers,
+                                             .readers = recorder.look || workers < 2 ? 0 : 1,
                                              .pause_ms = 60,
                                              .session_ms = SESSION_MS,
                                              .give_up_ms = GIVE_UP_MS,

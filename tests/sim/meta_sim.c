@@ -24,7 +24,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define WORKERS 2
+#define WORKERS 3
+#define READERS 1
+#define PAUSE_MS 60
+#define QUIET_PAUSE_MS 1200 /* every fourth seed: what is asked then is asked in the middle of a fault, not before it */
 #define SESSION_MS 3000
 #define GIVE_UP_MS 5000
 #define PEACE_MS 1500
@@ -118,7 +121,8 @@ static int connect(struct run *run, unsigned number, unsigned workers, struct lo
                                    .client = number,
                                    .seed = run->seed * 1000 + number,
                                    .workers = workers,
-                                   .pause_ms = 60,
+                                   .readers = MIN(workers, (unsigned)READERS),
+                                   .pause_ms = run->seed % 4 == 1 ? QUIET_PAUSE_MS : PAUSE_MS,
                                    .session_ms = SESSION_MS,
                                    .give_up_ms = GIVE_UP_MS,
                                    .repeat_percent = 10,
