@@ -135,6 +135,32 @@ bool replica_message_encode(const struct replica *replica, const struct raft_mes
 }
 
 /* ------------------------------------------------------------------ in */
+/* As libraft encodes it: version 1, number of servers, for each its id, its address with a zero, its role; zeros up to a
+ * multiple of 8. */
+bool raft_configuration_valid(const uint8_t *data, size_t len)
+{
+    struct reader r = reader_init(data, len);
+    if (reader_u8(&r) != 1)
+        return false;
+    uint64_t n = reader_u64(&r);
+    if (r.failed || n < 1 || n > REPLICA_SERVERS_MAX)
+        return false;
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t id = reader_u64(&r);
+        size_t left = r.failed ? 0 : reader_left(&r);
+        const uint8_t *end = left == 0 ? NULL : memchr(data + (len - left), 0, left);
+        if (end == NULL || id == 0 || id > REPLICA_ID_MAX)
+            return false;
+        size_t text = (size_t)(end - (data + (len - left)));
+        if (text == 0 || text >= sizeof((struct replica_server *)NULL)->address)
+            return false;
+        (void)reader_bytes(&r, text + 1);
+        if (reader_u8(&r) > RAFT_SPARE)
+            return false;
+    }
+    return !r.failed && reader_left(&r) < 8;
+}
+
 int replica_entries_decode(const Tarn__RaftMessage *in, const uint8_t *payload, size_t payload_len,
                            struct raft_entry **ret)
 {
@@ -147,7 +173,9 @@ int replica_entries_decode(const Tarn__RaftMessage *in, const uint8_t *payload, 
     for (size_t i = 0; i < in->n_entries; i++) {
         const Tarn__RaftEntry *entry = in->entries[i];
         const uint8_t *data = reader_bytes(&r, entry->length);
-        if (r.failed || entry->term == 0 || entry->type < RAFT_COMMAND || entry->type > RAFT_CHANGE) {
+        /* libraft reads a configuration without looking where it ends. */
+        bool wrong = !r.failed && entry->type == RAFT_CHANGE && !raft_configuration_valid(data, entry->length);
+        if (wrong || r.failed || entry->term == 0 || entry->type < RAFT_COMMAND || entry->type > RAFT_CHANGE) {
             free(entries);
             return -E_PROTO;
         }
