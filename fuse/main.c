@@ -96,7 +96,7 @@ static int connect_cluster(struct mount *mount)
 {
     char name[64];
     snprintf(name, sizeof name, "tarn-mount %.50s", mount->point);
-    struct meta_options options = {.name = name};
+    struct meta_options options = {.name = name, .timeout_ms = mount->session_ms};
     int err = meta_connect(mount->io, mount->config, &options, &mount->meta);
     if (err == 0) {
         /* One question proves that the cluster answers before anything is mounted. */
@@ -281,10 +281,20 @@ static bool options_parse(const char *text, struct mount *mount)
     } known[] = {{"relatime", MOUNT_RELATIME}, {"strictatime", MOUNT_STRICTATIME}, {"noatime", MOUNT_NOATIME}};
     while (*text != '\0') {
         size_t n = strcspn(text, ","), i = 0;
+        unsigned seconds;
+        if (sscanf(text, "session=%u", &seconds) == 1) {
+            if (seconds < MOUNT_SESSION_S_MIN || seconds > MOUNT_SESSION_S_MAX) {
+                cli_complain("the mount option session takes %d to %d seconds", MOUNT_SESSION_S_MIN, MOUNT_SESSION_S_MAX);
+                return false;
+            }
+            mount->session_ms = seconds * 1000;
+            text += n + (text[n] == ',');
+            continue;
+        }
         while (i < ARRAY_SIZE(known) && (strlen(known[i].name) != n || memcmp(known[i].name, text, n) != 0))
             i++;
         if (i == ARRAY_SIZE(known) && n > 0) {
-            cli_complain("tarn-mount knows no mount option '%.*s', only relatime, strictatime and noatime", (int)n, text);
+            cli_complain("tarn-mount knows no mount option '%.*s', only relatime, strictatime, noatime and session=SECONDS", (int)n, text);
             return false;
         }
         if (n > 0)
@@ -319,7 +329,7 @@ int main(int argc, char **argv)
     const char *config = NULL, *options_text = NULL, *log_path = NULL;
     const struct cli_option options[] = {
         {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
-        {"options", CLI_STRING, &options_text, "A,B", "mount options: relatime (as without), strictatime, noatime", 0, 0},
+        {"options", CLI_STRING, &options_text, "A,B", "mount options: relatime (as without), strictatime, noatime, session=SECONDS", 0, 0},
         {"log", CLI_STRING, &log_path, "FILE", "log file when in the background", 0, 0},
         {"foreground", CLI_FLAG, &foreground, NULL, "stay in the foreground", 0, 0},
     };

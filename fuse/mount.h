@@ -26,7 +26,11 @@
 /* When a read moves the atime: mount(8). */
 enum mount_atime { MOUNT_RELATIME, MOUNT_STRICTATIME, MOUNT_NOATIME };
 
+#define MOUNT_SESSION_S_MIN 2
+#define MOUNT_SESSION_S_MAX 3600
+
 struct mount {
+    uint32_t session_ms; /* how long the cluster waits for a sign of life; 0 = as usual */
     struct io *io;
     enum mount_atime atime;
     const struct config *config;
