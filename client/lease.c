@@ -11,7 +11,7 @@
 #include "common/log.h"
 
 #define HELD_MAX 16384     /* leases; then the oldest is given back */
-#define PING_MS 333        /* a third of the term */
+#define PING_MS 200        /* a third of the term */
 #define ROWS_PING_MS 1000  /* a recall that was lost is heard of this soon */
 #define IDLE_MS 30000      /* a lease nobody has used for so long is given back */
 #define IDLE_LOOKS 64      /* leases looked at for that after each ping */

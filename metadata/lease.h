@@ -9,8 +9,8 @@
 
 #include "common/coll.h"
 
-#define LEASE_TERM_MS 1000 /* told to the client, who counts from when he sent the request */
-#define LEASE_HOLD_MS 1100 /* kept here, from when it was answered: clocks that drift by a tenth */
+#define LEASE_TERM_MS 600 /* told to the client, who counts from when he sent the request */
+#define LEASE_HOLD_MS 660 /* kept here, from when it was answered: clocks that drift by a tenth */
 #define LEASES_SESSION_MAX 16384 /* of one session; then its oldest is recalled */
 #define LEASES_MAX 262144        /* of all: about 130 bytes each, 34 MiB */
 #define LEASE_SESSIONS_MAX 65536

@@ -62,12 +62,12 @@ static void a_term_is_renewed_by_pings_but_not_beside_an_unanswered_recall(void 
 {
     struct lease_table *t = *state;
     assert_true(grant(t, 1, 7, 100) != 0);
-    assert_true(lease_renew(t, 1, 900));
-    assert_int_equal(lease_end(t, 7, 2, 900), 900 + LEASE_HOLD_MS);
-    assert_int_equal(take_back(t, 2, 7, 1000), 900 + LEASE_HOLD_MS);
-    assert_false(lease_renew(t, 1, 1100)); /* nobody waits longer than a term */
-    assert_int_equal(lease_end(t, 7, 2, 1100), 900 + LEASE_HOLD_MS);
-    assert_int_equal(grant(t, 1, 9, 1100), 0);
+    assert_true(lease_renew(t, 1, 500));
+    assert_int_equal(lease_end(t, 7, 2, 500), 500 + LEASE_HOLD_MS);
+    assert_int_equal(take_back(t, 2, 7, 600), 500 + LEASE_HOLD_MS);
+    assert_false(lease_renew(t, 1, 700)); /* nobody waits longer than a term */
+    assert_int_equal(lease_end(t, 7, 2, 700), 500 + LEASE_HOLD_MS);
+    assert_int_equal(grant(t, 1, 9, 700), 0);
     struct lease_item owed[4];
     assert_int_equal(lease_owed(t, 1, owed, 4), 1);
     assert_int_equal(owed[0].ino, 7);
