@@ -20,6 +20,7 @@ struct extent_ref {
     unsigned refs;
     bool dirty;          /* written since the last sync */
     bool stale;          /* not to be used any more, only kept to be synced */
+    struct store_lives lives; /* of the members with what is dirty */
     uint64_t checked_ms; /* when it was last known to be in the file's map, */
     uint64_t version;    /* under which version of the inode */
     uint64_t fetch;      /* and by which fetch; 0 = by none */

@@ -80,7 +80,7 @@ static int chunk_prepare(struct file *file, struct extent_ref **ref, const Proto
     }
     if (data->len == 0)
         return 0;
-    int r = stores_write(file->stores, file->session, extent, extent->chunk_offset, data->data, data->len, true);
+    int r = stores_write(file->stores, file->session, extent, extent->chunk_offset, data->data, data->len, true, NULL);
     return r < 0 ? r : chunk_swap(file, ref, 0);
 }
 
@@ -187,7 +187,8 @@ static int64_t write_window(struct file *file, const uint8_t *buf, size_t n, uin
             part = (size_t)MIN((uint64_t)n, extent->length - in_extent);
             bool sync = (file->flags & O_DSYNC) != 0;
             ref->dirty |= !sync;
-            r = stores_write(file->stores, file->session, extent, extent->chunk_offset + in_extent, buf, part, sync);
+            r = stores_write(file->stores, file->session, extent, extent->chunk_offset + in_extent, buf, part, sync,
+                             &ref->lives);
         }
         if (r == 0)
             return (int64_t)part;
@@ -453,7 +454,7 @@ static int sync_one(struct file *file, struct extent_ref *ref)
     struct file_retry retry = {0};
     int r;
     ref->dirty = false; /* before the wait: writes that come meanwhile set it again */
-    while ((r = stores_sync(file->stores, file->session, ref->extent)) == -E_STALE) {
+    while ((r = stores_sync(file->stores, file->session, ref->extent, &ref->lives)) == -E_STALE) {
         int paused = file_retry_pause(file, &retry);
         if (paused < 0)
             break;
@@ -539,7 +540,7 @@ static int cut_boundary(struct file *file, uint64_t size)
             const Tarn__Extent *extent = ref->extent;
             ref->dirty = true;
             r = stores_truncate(file->stores, file->session, ref->extent,
-                                extent->chunk_offset + (size - extent->offset));
+                                extent->chunk_offset + (size - extent->offset), &ref->lives);
         }
         if (r == 0)
             return 0;

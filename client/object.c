@@ -27,6 +27,7 @@ struct put_chunk {
     uint64_t taken;       /* bytes given to windows so far */
     unsigned under_way;   /* windows of it */
     bool full, syncing;
+    struct store_lives lives; /* of its members, since its first window */
 };
 
 struct window {
@@ -229,7 +230,7 @@ static void chunk_finish(struct put_chunk *chunk)
     if (!chunk->full || chunk->under_way > 0 || chunk->syncing || put->err)
         return;
     chunk->syncing = true;
-    fail(put, stores_sync(put->stores, put->session, chunk->extent));
+    fail(put, stores_sync(put->stores, put->session, chunk->extent, &chunk->lives));
     if (put->err)
         return; /* put_free() frees it */
     for (unsigned i = 0; i < CHUNKS_AT_ONCE; i++)
@@ -247,7 +248,7 @@ static void window_run(void *arg)
     struct put_chunk *chunk = window->chunk;
     if (put->err == 0)
         fail(put, stores_write(put->stores, put->session, chunk->extent, chunk->extent->chunk_offset + window->offset,
-                               window->data, window->len, false));
+                               window->data, window->len, false, &chunk->lives));
     put->spare[put->n_spare++] = window->data;
     free(window);
     chunk->under_way--;

@@ -26,13 +26,26 @@ int stores_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offs
 /* The same, and counts the bytes in *also besides: for the receipt of one task. */
 int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n,
                         struct stores_counters *also);
+/* The members that hold bytes which are not synced yet, and in which life of its volume each took them: a member that loses
+ * power begins another life, and may have lost them. Zero-initialised; belongs to whoever writes the chunk. */
+#define STORE_LIVES_MAX 8 /* policy allows six copies, and an open chunk gains none */
+struct store_lives {
+    unsigned n;
+    bool lost; /* a later write found another life */
+    uint32_t disks[STORE_LIVES_MAX];
+    uint64_t lives[STORE_LIVES_MAX];
+};
 /* Writes to all members through the primary, as a change of `session`: the one under which the file is open, or the upload was
- * begun. When it has ended the stores refuse it, -E_NO_SESSION. sync: on disk at every member before the return.
+ * begun. When it has ended the stores refuse it, -E_NO_SESSION. sync: on disk at every member before the return;
+ * else `lives` learns who has the bytes (NULL: nobody will ask).
  * A member that fails is reported to the metadata service (CHUNK_FAILED) and the write goes on with
  * the rest under the new generation: *extent is updated. -E_UNAVAIL when no member is left. */
-int stores_write(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t offset, const void *buf, size_t n, bool sync);
-int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent);
-int stores_truncate(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t length);
+int stores_write(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t offset, const void *buf, size_t n, bool sync,
+                 struct store_lives *lives);
+/* What was written with these lives is on disk at every member: `lives` is empty then. -E_IO: a member that counts stopped
+ * in between, so bytes may be gone; told once, `lives` is empty. After other errors it is as before. */
+int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent, struct store_lives *lives);
+int stores_truncate(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t length, struct store_lives *lives);
 int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent); /* carries out extent->clone_of, on disk everywhere */
 /* A read-only descriptor of the chunk's file when a replica is on this machine and the chunk is
  * sealed; kept in a bounded cache (borrowed until the next call that waits, dup() to keep).

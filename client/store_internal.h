@@ -52,6 +52,13 @@ bool store_replica_has_socket(const struct stores *stores, const Tarn__Replica *
 /* Checksums of [data, data+n) cut at the cell borders of chunk offset `offset`. Returns the count. */
 size_t store_crcs(uint64_t offset, const void *data, size_t n, uint32_t crcs[STORE_CRCS_MAX]);
 
+/* Adds members, each with the life in which it took bytes; one that is known with another life has lost some. */
+void store_lives_note(struct store_lives *lives, size_t n, const uint32_t *disks, const uint64_t *numbers);
+void store_lives_add(struct store_lives *lives, const struct store_lives *more);
+/* True when the members that have now synced are sure to have had all bytes: each that took some is in the same
+ * life as then, and one of these is among them (others are copies of it). */
+bool store_lives_same(const struct store_lives *before, const struct store_lives *synced);
+
 /* Reads by a kept descriptor. Bytes read, or -E_NOTSUP: use the network. */
 int store_fd_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf,
                   size_t n);

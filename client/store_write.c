@@ -132,6 +132,7 @@ static const ProtobufCMessage *request_fill(union change_request *request, struc
 struct outcome {
     int err;
     uint32_t failed_disk;
+    struct store_lives lives; /* of the members that took it; none: they do not tell (an older version) */
     char why[160];
 };
 
@@ -160,6 +161,7 @@ static void change_send_to(struct stores *stores, const char *address, struct me
     const Tarn__ChunkPutReply *reply = (const Tarn__ChunkPutReply *)call.reply;
     if (ret->err == 0 && reply) {
         ret->failed_disk = reply->failed_disk;
+        store_lives_note(&ret->lives, MIN(reply->n_disks, reply->n_lives), reply->disks, reply->lives);
         snprintf(ret->why, sizeof ret->why, "%s", reply->why);
     } else if (ret->err < 0) {
         snprintf(ret->why, sizeof ret->why, "%s", call.detail[0] ? call.detail : err_sentence(ret->err));
@@ -284,7 +286,8 @@ static int change_failed(struct stores *stores, Tarn__Extent *extent, const stru
     return err;
 }
 
-static int change_run(struct stores *stores, Tarn__Extent *extent, struct chunk_change *change)
+/* ret_lives: of the members that have it. */
+static int change_run(struct stores *stores, Tarn__Extent *extent, struct chunk_change *change, struct store_lives *ret_lives)
 {
     struct members *m = malloc(sizeof *m);
     if (!m)
@@ -299,8 +302,10 @@ static int change_run(struct stores *stores, Tarn__Extent *extent, struct chunk_
             break;
         struct outcome outcome;
         change_send(stores, m, change, &outcome);
-        if (outcome.err == 0 && outcome.failed_disk == 0)
+        if (outcome.err == 0 && outcome.failed_disk == 0) {
+            *ret_lives = outcome.lives;
             break;
+        }
         r = change_failed(stores, extent, m, change->op, &outcome, &silent_since, &reports);
     }
     free(m);
@@ -312,17 +317,20 @@ static int change_run(struct stores *stores, Tarn__Extent *extent, struct chunk_
 /* ------------------------------------------------------------------ the four changes */
 
 int stores_write(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t offset, const void *buf, size_t n,
-                 bool sync)
+                 bool sync, struct store_lives *lives)
 {
     const uint8_t *at = buf;
+    struct store_lives took;
     while (n > 0) {
         struct chunk_change change = {.op = OP_CHUNK_PUT, .session = session, .offset = offset, .data = at};
         change.sync = sync;
         change.length = MIN(n, (size_t)(STORE_WINDOW - offset % STORE_WINDOW));
         change.n_crcs = store_crcs(offset, at, change.length, change.crcs);
-        int r = change_run(stores, extent, &change);
+        int r = change_run(stores, extent, &change, &took);
         if (r < 0)
             return r;
+        if (!sync && lives)
+            store_lives_add(lives, &took);
         stores->counters.written += change.length;
         offset += change.length;
         at += change.length;
@@ -331,16 +339,31 @@ int stores_write(struct stores *stores, uint64_t session, Tarn__Extent *extent, 
     return 0;
 }
 
-int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent)
+int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent, struct store_lives *lives)
 {
     struct chunk_change change = {.op = OP_CHUNK_SYNC, .session = session};
-    return change_run(stores, extent, &change);
+    struct store_lives before = *lives, synced;
+    *lives = (struct store_lives){0}; /* writes that come meanwhile are for the next sync */
+    int r = change_run(stores, extent, &change, &synced);
+    if (r < 0) {
+        store_lives_add(lives, &before);
+        return r;
+    }
+    if (store_lives_same(&before, &synced))
+        return 0;
+    log_warn("chunk %llx: a store that was written to has lost power before the bytes were on its disk: they may be gone",
+             (unsigned long long)extent->chunk);
+    return -E_IO;
 }
 
-int stores_truncate(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t length)
+int stores_truncate(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t length, struct store_lives *lives)
 {
     struct chunk_change change = {.op = OP_CHUNK_TRUNCATE, .session = session, .length = length};
-    return change_run(stores, extent, &change);
+    struct store_lives took;
+    int r = change_run(stores, extent, &change, &took);
+    if (r == 0)
+        store_lives_add(lives, &took);
+    return r;
 }
 
 int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent)
@@ -353,5 +376,6 @@ int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent)
         .clone_of = extent->clone_of,
         .clone_generation = extent->clone_generation,
     };
-    return change_run(stores, extent, &change);
+    struct store_lives took; /* all of it is on their disks */
+    return change_run(stores, extent, &change, &took);
 }

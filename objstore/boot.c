@@ -5,6 +5,9 @@
  * service has decided which copies count (NODE_INVENTORY). A process that is killed loses nothing: same boot. After
  * a failed sync the kernel may show bytes that are not on the disk and never will be: that is suspect on any boot.
  *
+ * Writers that have not synced must learn of it, too, also when every other member lost power at the same time: each
+ * such opening begins a new `life`, a number that every answer to a change carries (C22).
+ *
  *   closed ──open──> in use (this boot) ──close──> closed, or failed when the journal has failed
  *   in use (other boot), failed ──open──> suspect, file unchanged ──inventory settled──> in use (this boot) */
 #include "volume.h"
@@ -13,17 +16,20 @@
 #include "common/log.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 
-#define BOOT_FILE_BYTES 128 /* "tarn-boot 1 STATE BOOT\n" and zeros */
+#define BOOT_FILE_BYTES 128 /* "tarn-boot 1 STATE BOOT LIFE\n" and zeros */
 
 static int boot_write(struct volume *v, const char *state)
 {
-    char temporary[512], path[512], text[BOOT_FILE_BYTES] = "";
+    char temporary[512], path[512], life[24] = "", text[BOOT_FILE_BYTES] = "";
     _cleanup_(io_closep) struct io_file *file = NULL;
     snprintf(temporary, sizeof temporary, "%s/boot.new", v->dir);
     snprintf(path, sizeof path, "%s/boot", v->dir);
-    snprintf(text, sizeof text, "tarn-boot 1 %s %s\n", state, v->boot);
+    if (v->life != 0)
+        snprintf(life, sizeof life, " %" PRIx64, v->life);
+    snprintf(text, sizeof text, "tarn-boot 1 %s %s%s\n", state, v->boot, life);
     int err = io_open(v->io, temporary, O_RDWR | O_CREAT | O_TRUNC, 0600, &file);
     if (err == 0)
         err = io_pwrite(file, text, sizeof text, 0);
@@ -52,7 +58,7 @@ static int boot_read(struct volume *v, bool *ret_suspect)
     if (n < 0)
         return (int)n;
     _Static_assert(VOLUME_BOOT_MAX == 64, "the width in the format below");
-    if (sscanf(text, "tarn-boot 1 %15s %63s", state, boot) != 2)
+    if (sscanf(text, "tarn-boot 1 %15s %63s %16" SCNx64, state, boot, &v->life) < 2) /* no life: 0 */
         *ret_suspect = true;
     else
         *ret_suspect = strcmp(state, "failed") == 0 || (strcmp(state, "closed") != 0 && strcmp(boot, v->boot) != 0);
@@ -63,10 +69,12 @@ int volume_boot_open(struct volume *v, const char *boot)
 {
     snprintf(v->boot, sizeof v->boot, "%s", boot != NULL && *boot != '\0' ? boot : "unknown");
     int err = boot_read(v, &v->suspect);
-    if (err == 0 && v->suspect)
+    if (err == 0 && v->suspect) {
+        v->life = io_random_u64(v->io) | 1; /* kept with the next "in-use"; after a crash before that there is another one */
         log_warn("%s was in use when the machine stopped, or its disk failed: chunks that were being written are not served until the "
                  "metadata service has decided about them",
                  v->dir);
+    }
     return err != 0 || v->suspect ? err : boot_write(v, "in-use");
 }
 

@@ -40,6 +40,14 @@ static void fill(struct forward_item *item, unsigned op, const void *message)
     }
 }
 
+static void lives_take(struct forward *f, const Tarn__ChunkPutReply *reply)
+{
+    for (size_t i = 0; i < MIN(reply->n_disks, reply->n_lives) && f->n_lives < FORWARD_MEMBERS_MAX; i++) {
+        f->disks[f->n_lives] = reply->disks[i];
+        f->lives[f->n_lives++] = reply->lives[i];
+    }
+}
+
 static void item_send(struct forward_item *item)
 {
     struct forward *f = item->forward;
@@ -50,6 +58,8 @@ static void item_send(struct forward_item *item)
                             .timeout_ms = FORWARD_TIMEOUT_MS + FORWARD_STEP_MS * item->n_members};
     item->err = client == NULL ? -E_NOMEM : rpc_call(client, &call);
     const Tarn__ChunkPutReply *reply = (const Tarn__ChunkPutReply *)call.reply;
+    if (item->err == 0 && reply != NULL)
+        lives_take(f, reply);
     if (item->err == 0 && reply != NULL && reply->failed_disk != 0) {
         item->failed_disk = reply->failed_disk;
         snprintf(item->why, sizeof item->why, "%s", reply->why);
@@ -77,6 +87,9 @@ int forward_start(struct forward *f, struct store *s, unsigned op, const void *m
     f->epoch = epoch;
     f->group = (struct fiber_group){0};
     f->n_items = 0;
+    f->disks[0] = s->volume->super.disk;
+    f->lives[0] = s->volume->life;
+    f->n_lives = 1;
     if (n_members > FORWARD_MEMBERS_MAX)
         return -E_INVAL;
     unsigned n_items = n_members <= 1 ? 0 : chain ? 1 : (unsigned)n_members - 1;
@@ -107,6 +120,9 @@ static bool refuses(int err)
 int forward_wait(struct forward *f, Tarn__ChunkPutReply *reply)
 {
     fiber_group_wait(&f->group);
+    reply->n_disks = reply->n_lives = f->n_lives;
+    reply->disks = f->disks;
+    reply->lives = f->lives;
     for (unsigned i = 0; i < f->n_items; i++)
         if (refuses(f->items[i].err))
             return f->items[i].err;

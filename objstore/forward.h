@@ -35,6 +35,9 @@ struct forward {
     uint64_t epoch;
     unsigned n_items;
     struct forward_item items[FORWARD_MEMBERS_MAX];
+    uint32_t disks[FORWARD_MEMBERS_MAX]; /* that have answered, this store's first, */
+    uint64_t lives[FORWARD_MEMBERS_MAX]; /* and the lives of their volumes */
+    size_t n_lives;
     struct fiber_group group;
 };
 /* Starts sending `message` (of the op's type) to members[1..]; members[0] is this store. -E_INVAL:
@@ -42,7 +45,7 @@ struct forward {
 int forward_start(struct forward *forward, struct store *store, unsigned op, const void *message,
                   Tarn__Member *const *members, size_t n_members, bool chain, uint64_t epoch,
                   const struct iovec *payload);
-/* Waits for all. 0 with reply->failed_disk 0: everybody has it. 0 with failed_disk: that member did not
+/* Waits for all. *reply tells the members' lives and borrows from *forward. 0 with reply->failed_disk 0: everybody has it. 0 with failed_disk: that member did not
  * take it. -E_STALE, -E_BUSY …: a member refused the request itself. */
 int forward_wait(struct forward *forward, Tarn__ChunkPutReply *reply);
 

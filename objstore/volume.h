@@ -63,6 +63,7 @@ struct volume {
     /* after a loss of power (boot.c) */
     char boot[VOLUME_BOOT_MAX];
     bool suspect;
+    uint64_t life; /* another number each time acknowledged bytes may have gone; 0 = never yet */
     /* space, looked at again after a while */
     uint64_t total, free, space_at_ms;
 };
@@ -113,7 +114,7 @@ int volume_sync_unflushed(struct volume *volume);
 int volume_files_scan(struct volume *volume);          /* at open: which files there are; orphans go */
 
 /* ---- what a loss of power may have taken (boot.c) ---- */
-/* Learns whether the machine stopped while the volume was in use. `boot` may be NULL. */
+/* Learns whether the machine stopped while the volume was in use, and begins another life then. `boot` may be NULL. */
 int volume_boot_open(struct volume *volume, const char *boot);
 int volume_boot_settled(struct volume *volume); /* the metadata service has decided: trust what is left */
 int volume_boot_close(struct volume *volume, bool failed);

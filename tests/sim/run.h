@@ -31,6 +31,7 @@ struct file_model {
     uint8_t bytes[FILE_BYTES], state[FILE_BYTES];
     uint64_t size;
     bool size_doubtful, made;
+    size_t changed_from, changed_to; /* by the last change of the present handle: nothing else is unsynced */
     uint64_t ino;
     unsigned changes; /* grows when a change begins and when it ends: a reader beside sees that */
 };
@@ -126,6 +127,7 @@ _Noreturn void broken(const struct worker *worker, const char *fmt, ...) _printf
 /* ---- work_object.c ---- */
 void content_fill(uint64_t content, uint8_t *buf, size_t n);
 int64_t read_path(struct client *client, const char *path, uint8_t *buf, size_t size);
+void rest_unsynced(struct worker *worker);
 void work_put(struct client *client, struct worker *worker);
 void work_get(struct client *client, struct worker *worker, unsigned k, bool final);
 void work_contest(struct client *client, struct worker *worker);

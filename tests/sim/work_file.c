@@ -69,6 +69,8 @@ static int change_write(struct file *file, struct worker *worker)
         return err;
     memcpy(model->bytes + at, buf, n);
     bytes_become(model, at, at + n, WRITTEN);
+    model->changed_from = at;
+    model->changed_to = at + n;
     if (grows && !was_doubtful) {
         model->size = at + n;
         model->size_doubtful = false;
@@ -88,16 +90,22 @@ static int change_truncate(struct file *file, struct worker *worker)
         return err;
     memset(model->bytes + size, 0, FILE_BYTES - size);
     bytes_become(model, size, FILE_BYTES, WRITTEN);
+    model->changed_from = size;
+    model->changed_to = FILE_BYTES;
     model->size = size;
     model->size_doubtful = false;
     worker->acked++;
     return 0;
 }
 
-static int change_sync(struct file *file, struct worker *worker)
+/* A sync of the handle that changed the file promises the change also when all members lost power in between: else it had
+ * failed (C22). For what was closed before it promises what is left. */
+static int change_sync(struct file *file, struct worker *worker, bool same_handle)
 {
     struct file_model *model = &worker->file;
     int err = file_sync(file);
+    if (err == 0 && same_handle)
+        bytes_become(model, model->changed_from, model->changed_to, SYNCED);
     for (size_t i = 0; err == 0 && i < FILE_BYTES; i++)
         if (model->state[i] == WRITTEN)
             model->state[i] = SYNCED;
@@ -116,7 +124,9 @@ void work_write(struct client *client, struct worker *worker)
         err = prng_below(&worker->prng, 8) == 0 ? change_truncate(file, worker) : change_write(file, worker);
         worker->file.changes++;
         if (err == 0 && synced)
-            err = change_sync(file, worker);
+            rest_unsynced(worker);
+        if (err == 0 && synced)
+            err = change_sync(file, worker, true);
         if (!synced && prng_below(&worker->prng, 4) == 0) /* kept open and not synced for a while */
             io_sleep_ms(fiber_io(), prng_below(&worker->prng, 1500));
     }
@@ -125,7 +135,7 @@ void work_write(struct client *client, struct worker *worker)
     if (err == 0 && prng_below(&worker->prng, 3) == 0) { /* what another handle wrote */
         file = file_of(client, worker, O_RDWR, false);
         if (file != NULL) {
-            change_sync(file, worker);
+            change_sync(file, worker, false);
             file_close(file);
         }
     }

@@ -51,7 +51,14 @@ static void object_path(const struct worker *worker, unsigned k, char out[64])
     snprintf(out, 64, "/w%u-%u/d%u/o%u", worker->client, worker->index, k % 2, k);
 }
 
-static int put_content(struct client *client, const char *path, uint64_t content, bool exclusive)
+/* Sometimes a writer rests between its bytes and what makes them durable: power that is lost there must not go unnoticed. */
+void rest_unsynced(struct worker *worker)
+{
+    if (prng_below(&worker->prng, worker->run->world.quiet ? 2 : 8) == 0)
+        io_sleep_ms(fiber_io(), prng_below(&worker->prng, 1500));
+}
+
+static int put_content(struct client *client, struct worker *worker, const char *path, uint64_t content, bool exclusive)
 {
     size_t n = object_size(content);
     _cleanup_free_ uint8_t *buf = malloc(n + 8);
@@ -67,6 +74,7 @@ static int put_content(struct client *client, const char *path, uint64_t content
         put_abort(put);
         return err;
     }
+    rest_unsynced(worker);
     return put_commit(put, NULL, 0, NULL, 0, NULL);
 }
 
@@ -77,7 +85,7 @@ void work_put(struct client *client, struct worker *worker)
     char path[64];
     object_path(worker, k, path);
     struct object_model *model = &worker->objects[k];
-    int err = put_content(client, path, content, false);
+    int err = put_content(client, worker, path, content, false);
     if (err == 0) {
         *model = (struct object_model){.acked = content, .never_again = model->never_again};
         worker->acked++;
@@ -171,7 +179,7 @@ void work_contest(struct client *client, struct worker *worker)
     char path[64];
     snprintf(path, sizeof path, "/x/%u", k);
     uint64_t content = prng_u64(&worker->prng) | 1;
-    int err = put_content(client, path, content, true);
+    int err = put_content(client, worker, path, content, true);
     contest_result(worker, &run->contests[k], content, err);
 }
 

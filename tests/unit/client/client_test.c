@@ -298,6 +298,7 @@ struct data_path {
     struct stores *stores;
     Tarn__Extent *extent;
     uint8_t *data, *back;
+    struct store_lives lives;
 };
 #define DATA_BYTES (MIB(2) + 12345)
 
@@ -326,7 +327,7 @@ static void path_close(struct data_path *path)
 /* Writes at an odd offset and reads back, also what lies around it. */
 static void write_and_read(struct data_path *path)
 {
-    expect_equal(stores_write(path->stores, meta_session(path->meta), path->extent, 777, path->data, DATA_BYTES, false), 0);
+    expect_equal(stores_write(path->stores, meta_session(path->meta), path->extent, 777, path->data, DATA_BYTES, false, &path->lives), 0);
     expect_equal(stores_read(path->stores, path->extent, 777, path->back, DATA_BYTES), 0);
     expect(memcmp(path->data, path->back, DATA_BYTES) == 0);
     expect_equal(stores_read(path->stores, path->extent, 777 + DATA_BYTES - 1, path->back, 100), 0);
@@ -339,7 +340,7 @@ static void what_is_written_is_read(struct world *world)
 {
     struct data_path path = path_open(world);
     write_and_read(&path);
-    expect_equal(stores_sync(path.stores, meta_session(path.meta), path.extent), 0);
+    expect_equal(stores_sync(path.stores, meta_session(path.meta), path.extent, &path.lives), 0);
     expect_equal(world->stores[0].syncs, 1);
     expect_equal(stores_counters(path.stores)->written, DATA_BYTES);
     expect_equal(world->failed_reports, 0);

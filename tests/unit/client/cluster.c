@@ -15,7 +15,10 @@ void cluster_store_start(struct cluster *cluster, unsigned i)
     char dir[256], local[300], listen[80], host[16], rack[16], machine[MACHINE_ID_SIZE];
     path_in(cluster, dir, "store", i);
     snprintf(local, sizeof local, "unix:%s.sock", dir);
-    snprintf(listen, sizeof listen, "tcp:%s:0", cluster->host);
+    if (cluster->addresses[i][0])
+        snprintf(listen, sizeof listen, "%s", cluster->addresses[i]);
+    else
+        snprintf(listen, sizeof listen, "tcp:%s:0", cluster->host);
     snprintf(host, sizeof host, "host%u", i + 1);
     snprintf(rack, sizeof rack, "rack%u", i % 2 + 1);
     machine_id(machine);
@@ -37,6 +40,7 @@ void cluster_store_start(struct cluster *cluster, unsigned i)
     if (r < 0)
         fprintf(stderr, "store %u: %s\n", i, why);
     expect_equal(r, 0);
+    snprintf(cluster->addresses[i], sizeof cluster->addresses[i], "%s", store_address(cluster->stores[i]));
     expect_equal(store_serve(cluster->stores[i]), 0);
 }
 
@@ -44,6 +48,32 @@ void cluster_store_stop(struct cluster *cluster, unsigned i)
 {
     store_stop(cluster->stores[i]);
     cluster->stores[i] = NULL;
+}
+
+/* Bytes are all there, but nobody can know: the file `boot` says that they may not be. */
+static void store_lose(struct cluster *cluster, unsigned i)
+{
+    static const char text[128] = "tarn-boot 1 failed gone\n";
+    char dir[256], path[300];
+    struct io_file *file;
+    path_in(cluster, dir, "store", i);
+    snprintf(path, sizeof path, "%s/boot", dir);
+    expect_equal(io_open(cluster->io, path, O_RDWR, 0, &file), 0);
+    expect_equal(io_pwrite(file, text, sizeof text, 0), 0);
+    io_close(file);
+}
+
+void cluster_stores_restart(struct cluster *cluster, unsigned mask, bool lost)
+{
+    for (unsigned i = 0; i < NODES; i++)
+        if (mask & 1u << i)
+            cluster_store_stop(cluster, i);
+    for (unsigned i = 0; i < NODES; i++)
+        if (mask & 1u << i) {
+            if (lost)
+                store_lose(cluster, i);
+            cluster_store_start(cluster, i);
+        }
 }
 
 static unsigned nodes_up(struct meta *meta)

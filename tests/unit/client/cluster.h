@@ -17,6 +17,7 @@ struct cluster {
     struct config config;
     struct server *server;
     struct store *stores[NODES];
+    char addresses[NODES][64]; /* of the stores, also when they are started again */
 };
 /* Returns when all nodes are up. */
 void cluster_start(struct cluster *cluster, struct io *io, const char *host, const char *dir);
@@ -25,6 +26,8 @@ void cluster_stop(struct cluster *cluster);
 void cluster_server_restart(struct cluster *cluster);
 void cluster_store_start(struct cluster *cluster, unsigned i);
 void cluster_store_stop(struct cluster *cluster, unsigned i);
+/* Stops the stores of the mask and starts them again; with `lost` they find their disks as after a loss of power. */
+void cluster_stores_restart(struct cluster *cluster, unsigned mask, bool lost);
 
 /* One client of it. */
 struct user {

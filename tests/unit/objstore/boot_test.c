@@ -6,6 +6,7 @@
 #include "objstore/volume.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 #define CLOSED "tarn-boot 1 closed first\n"
@@ -23,6 +24,7 @@ struct world {
     bool chunks;         /* the volume holds a chunk already */
     int err;
     bool suspect, suspects_open, suspects_sealed;
+    uint64_t life, life_settled;
     char opened[BYTES + 1], settled[BYTES + 1], closed[BYTES + 1];
 };
 
@@ -81,12 +83,14 @@ static void program(void *arg)
     assert_non_null(volume);
     struct chunk open = {.flags = 0}, sealed = {.flags = CHUNK_SEALED};
     w->suspect = volume->suspect;
+    w->life = volume->life;
     w->suspects_open = volume_suspects(volume, &open);
     w->suspects_sealed = volume_suspects(volume, &sealed);
     if (w->content != NULL || !w->suspect)
         get_file(w->opened);
     assert_int_equal(volume_boot_settled(volume), 0);
     assert_false(volume->suspect);
+    w->life_settled = volume->life;
     get_file(w->settled);
     volume_close(volume);
     get_file(w->closed);
@@ -114,6 +118,7 @@ static void trusted(const struct world *w)
     assert_false(w->suspect);
     assert_false(w->suspects_open);
     assert_string_equal(w->settled, w->opened);
+    assert_int_equal(w->life_settled, w->life);
 }
 
 /* The file stays as it is until the metadata service has decided: a second crash before must not be trusted. */
@@ -123,6 +128,15 @@ static void suspected(const struct world *w, const char *content)
     assert_true(w->suspects_open);
     assert_false(w->suspects_sealed);
     assert_string_equal(w->opened, content);
+    assert_true(w->life != 0);
+    assert_int_equal(w->life_settled, w->life);
+}
+
+static void says(const char *text, const char *state, uint64_t life)
+{
+    char expected[BYTES];
+    snprintf(expected, sizeof expected, "tarn-boot 1 %s %" PRIx64 "\n", state, life);
+    assert_string_equal(text, expected);
 }
 
 static void a_new_volume_is_in_use_then_closed(void **state)
@@ -143,8 +157,22 @@ static void another_boot_without_a_close_is_suspect_until_settled(void **state)
 {
     struct world w = run(IN_USE, "second", true);
     suspected(&w, IN_USE);
-    assert_string_equal(w.settled, "tarn-boot 1 in-use second\n");
-    assert_string_equal(w.closed, "tarn-boot 1 closed second\n");
+    says(w.settled, "in-use second", w.life);
+    says(w.closed, "closed second", w.life);
+}
+
+static void a_life_ends_with_a_loss_of_power_only(void **state)
+{
+    struct world w = run("tarn-boot 1 in-use first 5f\n", "first", true);
+    trusted(&w);
+    assert_int_equal(w.life, 0x5f);
+    says(w.closed, "closed first", 0x5f);
+    w = run("tarn-boot 1 closed first 5f\n", "second", true);
+    trusted(&w);
+    assert_int_equal(w.life, 0x5f);
+    w = run("tarn-boot 1 in-use first 5f\n", "second", true);
+    suspected(&w, "tarn-boot 1 in-use first 5f\n");
+    assert_true(w.life != 0x5f);
 }
 
 static void another_boot_after_a_close_is_trusted(void **state)
@@ -181,6 +209,7 @@ int main(void)
         cmocka_unit_test(a_new_volume_is_in_use_then_closed),
         cmocka_unit_test(a_killed_process_on_the_same_boot_is_trusted),
         cmocka_unit_test(another_boot_without_a_close_is_suspect_until_settled),
+        cmocka_unit_test(a_life_ends_with_a_loss_of_power_only),
         cmocka_unit_test(another_boot_after_a_close_is_trusted),
         cmocka_unit_test(a_failed_disk_is_suspect_on_any_boot),
         cmocka_unit_test(garbage_is_suspect),

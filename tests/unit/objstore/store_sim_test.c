@@ -129,8 +129,13 @@ static int put(struct world *w, uint64_t chunk, uint64_t generation, uint64_t of
     struct rpc_call call = {.op = OP_CHUNK_PUT, .request = &m.base, .payload = &payload, .n_payload = 1,
                             .payload_cells = true, .reply_type = &tarn__chunk_put_reply__descriptor, .timeout_ms = 30000};
     int err = rpc_call(w->rpc[0], &call);
+    const Tarn__ChunkPutReply *reply = (const Tarn__ChunkPutReply *)call.reply;
     if (err == 0 && ret_failed != NULL)
-        *ret_failed = ((Tarn__ChunkPutReply *)call.reply)->failed_disk;
+        *ret_failed = reply->failed_disk;
+    if (err == 0 && reply->failed_disk == 0) { /* every member tells the life of its volume */
+        assert_int_equal(reply->n_disks, members);
+        assert_int_equal(reply->n_lives, members);
+    }
     rpc_call_fini(&call);
     return err;
 }
