@@ -138,6 +138,7 @@ void work_lock(struct client *client, struct worker *worker)
     lock.wait = true;
     lock.waiter = meta_lock_waiter(client->meta);
     bool here = prng_below(&worker->prng, 3) != 0; /* by a client that may decide itself, or by one that always asks */
+    here &= meta_session(client->meta) != 0;       /* who locks through a handle has a session; and unlocks in the same way */
     if (lock_ask(client, &lock, here) != 0)
         return;
     uint64_t sessions_lost = client->sessions_lost;
