@@ -43,8 +43,8 @@ void lease_on_recall(struct leases *leases, lease_recalled_fn fn, void *arg);
 /* Makes what was kept back known to the stores; *ret_size: the file's end, *ret_mtime: 0 = unchanged. May wait; runs
  * once, in a fiber of its own. An error is the caller's to report; the lease goes back all the same. */
 typedef int (*lease_flush_fn)(void *arg, uint64_t ino, uint64_t *ret_size, uint64_t *ret_mtime);
-/* The lease came with a handle, just now. Errors: -E_NOMEM, -E_STALE it was asked back too long ago; then it is
- * returned. `flush` and `arg` of the first handle serve for all of the inode. */
+/* The lease came with a handle, just now. Errors: -E_NOMEM, -E_STALE it was asked back too long ago, or a later one of
+ * ours on this inode has gone back; then it is returned. `flush` and `arg` of the first handle serve for all of the inode. */
 int lease_exclusive_begin(struct leases *leases, uint64_t ino, uint64_t number, lease_flush_fn flush, void *arg);
 /* May a change be kept back now? Not once it was asked back or the session may be lost: then write through. */
 bool lease_exclusive_valid(struct leases *leases, uint64_t ino);

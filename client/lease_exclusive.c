@@ -6,6 +6,7 @@
 #include "common/log.h"
 
 #define EARLY_MAX 1024
+#define OVER_MAX 4096
 #define EARLY_ASKED 3 /* asked back so often, about a second apart: the grant was lost with its reply */
 
 /* Asked back before its grant came. */
@@ -80,11 +81,35 @@ static void end_fiber(void *arg)
     meta_fiber_done(meta);
 }
 
+/* Two opens of one client may be answered in any order: after a lease went back, the reply that brings an older
+ * number of the same inode brings nothing. Numbers grow over all inodes, so one floor stands for what is forgotten. */
+static void over_note(struct leases *leases, uint64_t ino, uint64_t number)
+{
+    uint64_t before = (uintptr_t)map_get(&leases->over, ino);
+    if (leases->over.count < OVER_MAX && map_put(&leases->over, ino, (void *)(uintptr_t)MAX(before, number)) == 0)
+        return;
+    leases->over_floor = MAX(leases->over_floor, number);
+    for (size_t at = 0;;) {
+        void *value;
+        if (!map_next(&leases->over, &at, &ino, &value))
+            break;
+        leases->over_floor = MAX(leases->over_floor, (uint64_t)(uintptr_t)value);
+    }
+    map_fini(&leases->over);
+    leases->over = (struct map){0};
+}
+
+static bool is_over(const struct leases *leases, uint64_t ino, uint64_t number)
+{
+    return number <= leases->over_floor || number <= (uintptr_t)map_get(&leases->over, ino);
+}
+
 static int end_begin(struct held_exclusive *held)
 {
     if (held->ending)
         return 0;
     held->ending = true;
+    over_note(held->leases, held->ino, held->number);
     held->users++;
     int r = meta_spawn(held->leases->meta, "lease-return", end_fiber, held);
     if (r < 0) {
@@ -108,6 +133,7 @@ static void return_unknown(struct leases *leases, uint64_t ino, uint64_t number)
     struct held_exclusive *unknown = calloc(1, sizeof *unknown);
     if (!unknown)
         return;
+    over_note(leases, ino, number);
     *unknown = (struct held_exclusive){
         .leases = leases, .ino = ino, .number = number, .session = meta_session(leases->meta)};
     if (unknown->session == 0 || meta_spawn(leases->meta, "lease-return", return_fiber, unknown) < 0)
@@ -168,6 +194,10 @@ int lease_exclusive_begin(struct leases *leases, uint64_t ino, uint64_t number, 
     struct held_exclusive *held = map_get(&leases->exclusives, ino);
     if (is_void)
         return -E_STALE;
+    if (is_over(leases, ino, number)) {
+        return_unknown(leases, ino, number); /* if the service still knows it, nobody uses it */
+        return -E_STALE;
+    }
     if (held && held->session == session && !held->ending) {
         held->number = MAX(held->number, number); /* another handle of ours: the number of the latest counts */
     } else {
@@ -229,4 +259,5 @@ void exclusives_forget(struct leases *leases)
 {
     exclusives_lost(leases);
     map_fini(&leases->exclusives);
+    map_fini(&leases->over);
 }

@@ -27,6 +27,8 @@ struct leases {
     void *recalled_arg;
     struct map exclusives; /* ino → struct held_exclusive (lease_exclusive.c) */
     struct map early;      /* ino → an exclusive lease asked back before its grant came */
+    struct map over;       /* ino → highest number of an exclusive lease of ours that is back or on its way */
+    uint64_t over_floor;   /* of those that `over` had no room for */
     struct map lock_files; /* ino * 2 + kind → struct lock_file (lease_lock.c) */
     struct list lock_waits;
     bool locks_untracked;  /* there were once too many files to remember all */

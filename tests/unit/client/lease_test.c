@@ -334,6 +334,29 @@ static void whoever_looks_sees_what_was_kept_back(struct cluster *cluster)
     user_stop(&b);
 }
 
+/* Two opens of one client: the reply of the second comes first, and its lease has gone back when the other comes. */
+static void an_older_grant_brings_nothing_once_a_newer_one_went_back(struct cluster *cluster)
+{
+    struct user a;
+    struct kept_back first, second;
+    user_start(&a, cluster, 0);
+    struct leases *leases = meta_leases(a.meta);
+    uint64_t f = file_make(&a, "f");
+    exclusive_open(&a, f, &first);
+    exclusive_open(&a, f, &second);
+    expect(first.number != 0 && second.number > first.number);
+    expect_equal(lease_exclusive_end(leases, f), 0);
+    expect_equal(lease_exclusive_begin(leases, f, first.number, flush, &first), -E_STALE);
+    expect(!lease_exclusive_valid(leases, f));
+    handle_drop(&a, first.handle);
+    handle_drop(&a, second.handle);
+    exclusive_open(&a, f, &first); /* a newer one does */
+    expect(first.number > second.number && lease_exclusive_valid(leases, f));
+    expect_equal(lease_exclusive_end(leases, f), 0);
+    handle_drop(&a, first.handle);
+    user_stop(&a);
+}
+
 static void an_exclusive_lease_outlives_the_leader(struct cluster *cluster)
 {
     struct user a, b;
@@ -619,6 +642,7 @@ static const struct test_case cases[] = {
     CASE(an_idle_lease_is_given_back),
     CASE(who_does_not_answer_delays_others_by_one_term_and_loses_its_session),
     CASE(whoever_looks_sees_what_was_kept_back),
+    CASE(an_older_grant_brings_nothing_once_a_newer_one_went_back),
     CASE(an_exclusive_lease_outlives_the_leader),
     CASE(a_holder_that_returns_nothing_loses_its_session),
     CASE(an_uncontended_lock_costs_no_round_trip),
