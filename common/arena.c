@@ -41,8 +41,8 @@ static void *give_nothing(struct arena *arena)
 void *arena_alloc(struct arena *arena, size_t n)
 {
     size_t bytes;
-    if (add_overflows(MAX(n, (size_t)1), (size_t)ALIGN - 1, &bytes)) /* nothing has an address of its own, too */
-        return give_nothing(arena);
+    if (add_overflows(MAX(n, (size_t)1), (size_t)ALIGN - 1, &bytes) || bytes > PTRDIFF_MAX) /* nothing has an address of its own, too */
+        return give_nothing(arena); /* beyond half of what there is, asking is a mistake to the sanitizers */
     bytes &= ~(size_t)(ALIGN - 1);
     if (bytes > (size_t)(arena->end - arena->at)) {
         size_t size = MAX(arena->next_bytes, bytes);
