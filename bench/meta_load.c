@@ -150,7 +150,9 @@ static void lookup_many(struct worker *w)
     Tarn__Lookups lookups = TARN__LOOKUPS__INIT;
     Tarn__LookupsReply *reply = NULL;
     for (unsigned i = 0; i < w->n; i++) {
-        snprintf(w->paths[i], sizeof w->paths[i], "%s/%s", w->parent, w->names[i]);
+        char path[sizeof w->paths[i]]; /* the compiler does not see that the name ends before the paths begin */
+        snprintf(path, sizeof path, "%s/%s", w->parent, w->names[i]);
+        memcpy(w->paths[i], path, sizeof path);
         tarn__where__init(&w->wheres[i]);
         w->wheres[i].path = w->paths[i];
         w->pointers[i] = &w->wheres[i];
