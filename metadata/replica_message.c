@@ -193,11 +193,10 @@ int replica_configuration_decode(const Tarn__RaftMessage *in, struct raft_config
     raft_configuration_init(ret);
     if (in->n_conf == 0 || in->n_conf > TRANSPORT_SERVERS_MAX)
         return -E_PROTO;
-    for (size_t i = 0; i < in->n_conf; i++)
-        if (raft_configuration_add(ret, in->conf[i]->id, in->conf[i]->address,
-                                   (int)in->conf[i]->role) != 0) {
-            raft_configuration_close(ret);
-            return -E_PROTO;
-        }
-    return 0;
+    int rv = 0;
+    for (size_t i = 0; i < in->n_conf && rv == 0; i++)
+        rv = raft_configuration_add(ret, in->conf[i]->id, in->conf[i]->address, (int)in->conf[i]->role);
+    if (rv != 0)
+        raft_configuration_close(ret);
+    return rv == 0 ? 0 : rv == RAFT_NOMEM ? -E_NOMEM : -E_PROTO;
 }

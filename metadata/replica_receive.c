@@ -240,6 +240,10 @@ static int receive_install(struct replica *replica, const Tarn__RaftMessage *in)
     if (err != 0)
         return err;
     message.install_snapshot.data.base = raft_malloc(1); /* its owner becomes raft, or the update */
+    if (message.install_snapshot.data.base == NULL) {
+        raft_configuration_close(&message.install_snapshot.conf);
+        return -E_NOMEM;
+    }
     message.install_snapshot.data.len = 1;
     strcpy(replica->offer, in->snapshot);
     snprintf(replica->offer_address, sizeof replica->offer_address, "%s",
@@ -331,9 +335,10 @@ int replica_handle_raft(struct replica *replica, struct rpc_request *request, co
     else if (stranger)
         err = take_stranger(replica, in);
     const char *leader = stranger ? replica_leader_address(replica) : NULL;
-    if (leader != NULL) {
+    char leader_address[sizeof((struct replica_server *)NULL)->address]; /* libraft's own is gone when it steps */
+    if (leader != NULL && strlen(leader) < sizeof leader_address) {
         reply.leader = replica_leader_id(replica);
-        reply.leader_address = (char *)(uintptr_t)leader;
+        reply.leader_address = strcpy(leader_address, leader);
     }
     if (err == 0 && !reply.removed && transport_in_order(replica->transport, in)) /* R7 */
         err = dispatch(replica, in, request->payload, request->payload_len);
