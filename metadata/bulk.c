@@ -126,6 +126,8 @@ static int item_run(struct tables *t, const Tarn__BatchItem *item, struct writer
         return err; /* a right of somebody is in the way: asked back, then all of it is tried again */
     if (err == 0)
         err = quota_settle(t, true);
+    if (err == -E_NOMEM)
+        return err; /* of this replica alone: no answer to the item (fsm_apply() tries all of it again) */
     if (err != 0)
         (void)tables_rollback(t, &mark);
     if (t->failed == 0)
@@ -177,8 +179,8 @@ static int lookups_add(struct tables *t, const Tarn__Where *where, struct lookup
     l->pointers[i] = result;
     tarn__lookups_result__init(result);
     int err = ns_where(t, where, 0, inode);
-    if (t->failed != 0)
-        return t->failed;
+    if (t->failed != 0 || err == -E_NOMEM)
+        return t->failed != 0 ? t->failed : err;
     result->status = err_to_wire(err);
     if (err == 0) {
         (void)exclusive_look(t, inode->ino);

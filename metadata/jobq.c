@@ -24,14 +24,6 @@ static int message_put(struct tables *t, const struct key *key, const ProtobufCM
     return tables_put(t, key, &w);
 }
 
-static ProtobufCMessage *message_unpack(const ProtobufCMessageDescriptor *type, const uint8_t *data,
-                                        size_t len)
-{
-    if (len < 1 || data[0] != RECORD_VERSION)
-        return NULL;
-    return protobuf_c_message_unpack(type, NULL, len - 1, data + 1);
-}
-
 static int message_get(struct tables *t, const struct key *key,
                        const ProtobufCMessageDescriptor *type, void *ret)
 {
@@ -39,11 +31,11 @@ static int message_get(struct tables *t, const struct key *key,
     int err = tables_get(t, key, &value);
     if (err != 0)
         return err;
-    ProtobufCMessage *message = message_unpack(type, value.data, value.len);
-    if (message == NULL)
-        return tables_corrupt(t, key, type->short_name);
-    memcpy(ret, &message, sizeof message);
-    return 0;
+    ProtobufCMessage *message;
+    err = tables_message(t, key, value, type, &message);
+    if (err == 0)
+        memcpy(ret, &message, sizeof message);
+    return err;
 }
 
 static void job_freep(Tarn__Job **job)
@@ -422,7 +414,7 @@ int jobq_query_get(struct tables *t, const void *message)
 /* A list of unpacked messages with a bound on their number and size. */
 struct list {
     const ProtobufCMessageDescriptor *type;
-    const struct tables *t;
+    struct tables *t;
     size_t max, count, bytes;
     ProtobufCMessage **messages;
     bool more, own_jobs_only;
@@ -449,9 +441,11 @@ static int list_visit(void *arg, struct kv_val key, struct kv_val value)
         list->more = true;
         return 1;
     }
-    ProtobufCMessage *message = message_unpack(list->type, value.data, value.len);
-    if (message == NULL)
-        return -E_CORRUPT;
+    ProtobufCMessage *message;
+    struct key table = key_table((enum table)key.data[0]);
+    int err = tables_message(list->t, &table, value, list->type, &message);
+    if (err != 0)
+        return err;
     if (list->own_jobs_only && may_use(list->t, (Tarn__Job *)message) != 0) {
         protobuf_c_message_free_unpacked(message, NULL);
         return 0;
@@ -471,7 +465,7 @@ static int live_jobs(struct tables *t, uint64_t after, struct list *list)
         struct kv_val value;
         err = tables_get(t, &key, &value);
         if (err == 0)
-            err = list_visit(list, (struct kv_val){0}, value);
+            err = list_visit(list, (struct kv_val){.data = key.data, .len = key.len}, value);
         err = err == 1 ? 0 : err;
     }
     return err;

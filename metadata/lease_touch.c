@@ -51,6 +51,8 @@ static uint64_t deepest(struct look *look, uint64_t start, const char *path, boo
 {
     _cleanup_free_ char *rest = strdup(path);
     *ret_ino = 0;
+    if (rest == NULL)
+        tables_note(look->t, -E_NOMEM);
     for (bool whole = true; rest != NULL && rest[0] != 0; whole = false) {
         _cleanup_(ns_walk_fini) struct ns_walk at = {0};
         if (ns_walk(look->t, start, rest, NS_MAY_MISS | (nofollow ? NS_NOFOLLOW : 0), &at) == 0) {

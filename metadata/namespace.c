@@ -22,8 +22,7 @@ int ns_inode_get(struct tables *t, uint64_t ino, struct inode *ret)
     int err = tables_get(t, &key, &value);
     if (err != 0)
         return err;
-    err = inode_decode(ino, value.data, value.len, ret);
-    return err == -E_CORRUPT ? tables_corrupt(t, &key, "inode") : err;
+    return tables_decoded(t, &key, "inode", inode_decode(ino, value.data, value.len, ret));
 }
 
 /* Q1: what the change of this row costs or frees. */
@@ -39,8 +38,8 @@ static int account(struct tables *t, uint64_t ino, const struct inode *new)
         return err;
     if (row.kind != ROW_VALUE)
         err = -E_NOENT;
-    else if (inode_decode(ino, row.value.data, row.value.len, &old) != 0)
-        return tables_corrupt(t, &key, "inode");
+    else if ((err = tables_decoded(t, &key, "inode", inode_decode(ino, row.value.data, row.value.len, &old))) != 0)
+        return err;
     return quota_inode_changed(t, err == 0 ? &old : NULL, new);
 }
 

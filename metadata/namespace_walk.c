@@ -191,7 +191,7 @@ int ns_walk(struct tables *t, uint64_t start, const char *path, unsigned flags, 
     _cleanup_(walker_fini) struct walker w = {.t = t, .flags = flags};
     w.path = strdup(path);
     if (w.path == NULL)
-        return -E_NOMEM;
+        return tables_note(t, -E_NOMEM);
     w.rest = w.path + count_slashes(w.path);
     int err = ns_inode_get(t, start == 0 ? MD_ROOT : start, &w.at);
     bool end = false;
@@ -203,7 +203,7 @@ int ns_walk(struct tables *t, uint64_t start, const char *path, unsigned flags, 
     }
     if (err != 0)
         ns_walk_fini(ret);
-    return err;
+    return tables_note(t, err);
 }
 
 int ns_where(struct tables *t, const Tarn__Where *where, unsigned flags, struct inode *ret)

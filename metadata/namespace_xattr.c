@@ -159,7 +159,7 @@ static int acl_load(struct tables *t, const struct inode *inode, const char *nam
         return err;
     err = acl_decode(value.data, value.len, ret);
     if (err == -E_NOMEM)
-        return err;
+        return tables_note(t, err);
     struct key key = key_1(TABLE_XATTR, inode->ino);
     if (err != 0 || ret->count == 0)
         return tables_corrupt(t, &key, "access control list");

@@ -102,7 +102,7 @@ static int visit(void *arg, const char *key, const struct inode *inode)
 {
     struct locating *l = arg;
     if (strcmp(key, l->after) <= 0 || ns_may(l->t, inode, NS_READ) != 0)
-        return 0;
+        return l->t->failed;
     if (l->full)
         return 1;
     char *path = NULL;

@@ -438,9 +438,11 @@ static int count_inodes(struct tables *t, struct quota *quota)
         _cleanup_(inode_fini) struct inode inode = {0};
         const struct row *row = &rows.rows[i];
         bool mine = false;
-        if (inode_decode(key_number(&row->key, 0), row->value, row->len, &inode) != 0)
-            return tables_corrupt(t, &row->key, "inode");
-        err = counts(t, quota, &inode, &last, &mine);
+        err = tables_decoded(t, &row->key, "inode", inode_decode(key_number(&row->key, 0), row->value, row->len, &inode));
+        if (err == 0)
+            err = counts(t, quota, &inode, &last, &mine);
+        if (err != 0)
+            return err;
         quota->bytes += mine ? ns_stored(&inode) : 0;
         quota->files += mine;
         quota->cursor = inode.ino + 1;

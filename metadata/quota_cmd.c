@@ -143,13 +143,15 @@ static int answer_row(void *arg, struct kv_val key, struct kv_val value)
 }
 
 /* A path that leads elsewhere now is shown as none; the inode's number is told in any case. */
-static void path_verify(struct tables *t, Tarn__Quota *m)
+static int path_verify(struct tables *t, Tarn__Quota *m)
 {
     _cleanup_(ns_walk_fini) struct ns_walk walk = {0};
-    bool same = m->path[0] != 0 && ns_walk(t, MD_ROOT, m->path, NS_NOFOLLOW, &walk) == 0 &&
-                walk.inode.ino == m->subject;
-    if (!same)
+    int err = m->path[0] == 0 ? -E_NOENT : ns_walk(t, MD_ROOT, m->path, NS_NOFOLLOW, &walk);
+    if (err == -E_NOMEM)
+        return err;
+    if (err != 0 || walk.inode.ino != m->subject)
         m->path = (char *)"";
+    return 0;
 }
 
 /* Root sees all; others what rules them: directories they may read, their uid, their groups. */
@@ -198,9 +200,11 @@ int quota_query_get(struct tables *t, const void *message)
     err = collect(t, m, subject, a);
     if (err != 0)
         return err;
-    for (size_t i = 0; i < a->count; i++)
+    for (size_t i = 0; i < a->count && err == 0; i++)
         if (a->quotas[i].kind == QUOTA_DIR)
-            path_verify(t, &a->messages[i]);
+            err = path_verify(t, &a->messages[i]);
+    if (err != 0)
+        return err;
     Tarn__QuotaReply reply = TARN__QUOTA_REPLY__INIT;
     reply.n_quotas = a->count;
     reply.quotas = a->pointers;

@@ -174,8 +174,9 @@ static int row_drop(struct tables *t, const struct row *row)
     if (row->key.data[0] != TABLE_INODE)
         return 0;
     _cleanup_(inode_fini) struct inode inode = {0};
-    if (inode_decode(0, row->value, row->len, &inode) != 0)
-        return tables_corrupt(t, &row->key, "inode");
+    err = tables_decoded(t, &row->key, "inode", inode_decode(0, row->value, row->len, &inode));
+    if (err != 0)
+        return err;
     if (inode.type == TARN__FILE_TYPE__FT_FILE)
         tables_state(t)->files--;
     return 0;

@@ -95,7 +95,7 @@ void tables_fini(struct tables *t)
 
 int tables_get(struct tables *t, const struct key *key, struct kv_val *ret)
 {
-    return view_is_virtual(key) ? view_get(t, key, ret) : tables_stored_get(t, key, ret);
+    return view_is_virtual(key) ? tables_note(t, view_get(t, key, ret)) : tables_stored_get(t, key, ret);
 }
 
 int tables_stored_get(struct tables *t, const struct key *key, struct kv_val *ret)
@@ -192,6 +192,43 @@ int tables_corrupt(struct tables *t, const struct key *key, const char *what)
               "stops using them",
               what, key->len > 0 ? key->data[0] : '?');
     return sticky(t, -E_CORRUPT);
+}
+
+int tables_decoded(struct tables *t, const struct key *key, const char *what, int err)
+{
+    return err == 0 || err == -E_NOMEM ? tables_note(t, err) : tables_corrupt(t, key, what);
+}
+
+/* protobuf-c answers NULL to bad bytes and to no memory alike. */
+static void *message_alloc(void *short_of_memory, size_t n)
+{
+    void *mem = malloc(n);
+    *(bool *)short_of_memory |= mem == NULL;
+    return mem;
+}
+
+static void message_free(void *short_of_memory, void *mem)
+{
+    free(mem);
+}
+
+int tables_message(struct tables *t, const struct key *key, struct kv_val value, const ProtobufCMessageDescriptor *type,
+                   ProtobufCMessage **ret)
+{
+    bool short_of_memory = false;
+    ProtobufCAllocator allocator = {.alloc = message_alloc, .free = message_free, .allocator_data = &short_of_memory};
+    if (value.len < 1 || value.data[0] != RECORD_VERSION)
+        return tables_corrupt(t, key, type->short_name);
+    ProtobufCMessage *message = protobuf_c_message_unpack(type, &allocator, value.len - 1, value.data + 1);
+    if (message == NULL)
+        return tables_decoded(t, key, type->short_name, short_of_memory ? -E_NOMEM : -E_CORRUPT);
+    *ret = message;
+    return 0;
+}
+
+int tables_note(struct tables *t, int err)
+{
+    return err == -E_NOMEM ? sticky(t, err) : err;
 }
 
 void rows_fini(struct rows *rows)

@@ -73,6 +73,15 @@ int tables_put_empty(struct tables *t, const struct key *key);
 int tables_del(struct tables *t, const struct key *key);
 /* Marks a record as unreadable: -E_CORRUPT, sticky. */
 int tables_corrupt(struct tables *t, const struct key *key, const char *what);
+/* Gives `err` back; -E_NOMEM becomes sticky first. For what is asked and not answered with an error by all who ask (a row that
+ * is not there, a right that is not given): memory that is short here must not become another answer than the other replicas'. */
+int tables_note(struct tables *t, int err);
+/* What decoding a record came to, when the decoder allocates: 0, -E_CORRUPT as above, or -E_NOMEM, which says nothing about
+ * the record; both sticky. */
+int tables_decoded(struct tables *t, const struct key *key, const char *what, int err);
+/* A row that is a packed message behind the version byte. Free with protobuf_c_message_free_unpacked(). Errors as above. */
+int tables_message(struct tables *t, const struct key *key, struct kv_val value, const ProtobufCMessageDescriptor *type,
+                   ProtobufCMessage **ret);
 
 /* Up to `max` entries with the prefix from `start` on, copied: the caller may change the tables
  * while it goes through them. Free with rows_fini(). */

@@ -49,12 +49,11 @@ int user_query_get(struct tables *t, const void *message)
     int err = tables_get(t, &key, &value);
     if (err != 0)
         return err;
-    Tarn__User *user = value.len < 1 || value.data[0] != RECORD_VERSION
-                           ? NULL
-                           : tarn__user__unpack(NULL, value.len - 1, value.data + 1);
-    if (user == NULL)
-        return tables_corrupt(t, &key, "user");
-    err = tables_reply(t, &user->base);
-    tarn__user__free_unpacked(user, NULL);
+    ProtobufCMessage *user;
+    err = tables_message(t, &key, value, &tarn__user__descriptor, &user);
+    if (err != 0)
+        return err;
+    err = tables_reply(t, user);
+    protobuf_c_message_free_unpacked(user, NULL);
     return err;
 }

@@ -198,9 +198,9 @@ static int translate_inode(struct tables *t, const struct translation *how,
 {
     _cleanup_(inode_fini) struct inode inode = {0};
     uint64_t ino = ino_with_snapshot(key_number(key, 0), 0);
-    if (inode_decode(ino, value->data, value->len, &inode) != 0)
-        return tables_corrupt(t, key, "inode");
-    int err = 0;
+    int err = tables_decoded(t, key, "inode", inode_decode(ino, value->data, value->len, &inode));
+    if (err != 0)
+        return err;
     inode.flags &= (uint16_t)~(INODE_QUOTA | INODE_POLICY); /* their rows are the live directory's */
     if (how->snapshot != 0 && ino == how->root)
         inode.parent = ino_with_snapshot(ino, SNAPSHOT_LIST_ID);
@@ -232,8 +232,8 @@ static int list_inode(struct tables *t, uint64_t dir, struct kv_val *ret)
     _cleanup_(rows_fini) struct rows rows = {0};
     struct kv_val value;
     int err = tables_get(t, &key, &value);
-    if (err == 0 && inode_decode(dir, value.data, value.len, &inode) != 0)
-        err = tables_corrupt(t, &key, "inode");
+    if (err == 0)
+        err = tables_decoded(t, &key, "inode", inode_decode(dir, value.data, value.len, &inode));
     if (err == 0 && inode.nlink == 0)
         err = -E_NOENT;
     if (err == 0)
@@ -330,8 +330,8 @@ static int clip_extent(struct tables *t, const struct key *key, bool inside, str
     if (extent_decode(offset, value->data, value->len, &extent) != 0)
         return tables_corrupt(t, key, "extent");
     int err = row_get(t, &of_inode, inside, &row);
-    if (err == 0 && inode_decode(ino, row.data, row.len, &inode) != 0)
-        err = tables_corrupt(t, &of_inode, "inode");
+    if (err == 0)
+        err = tables_decoded(t, &of_inode, "inode", inode_decode(ino, row.data, row.len, &inode));
     if (err != 0)
         return err;
     if (inode.size <= offset)

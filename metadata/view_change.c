@@ -140,8 +140,9 @@ static int take_over(struct change *c)
     if (c->key->data[0] != TABLE_INODE)
         return 0;
     _cleanup_(inode_fini) struct inode inode = {0};
-    if (inode_decode(c->ino, c->base_value.data, c->base_value.len, &inode) != 0)
-        return tables_corrupt(t, c->key, "inode");
+    int err = tables_decoded(t, c->key, "inode", inode_decode(c->ino, c->base_value.data, c->base_value.len, &inode));
+    if (err != 0)
+        return err;
     bool file = inode.type == TARN__FILE_TYPE__FT_FILE;
     if (file)
         tables_state(t)->files++;
