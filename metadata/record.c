@@ -227,8 +227,6 @@ void inode_encode(const struct inode *inode, struct writer *w)
         writer_u64(w, inode->entries);
     if (inode->type == T_CHR || inode->type == T_BLK)
         writer_u64(w, inode->rdev);
-    if (inode->flags & INODE_MOVED)
-        writer_u64(w, inode->moved_cover);
     if (inode->type == T_FILE || inode->type == T_DIR || inode->type == T_SYMLINK) {
         writer_u16(w, inode->data_len);
         writer_bytes(w, inode->data, inode->data_len);
@@ -251,8 +249,6 @@ static int inode_decode_tail(struct reader *r, uint8_t version, struct inode *in
         inode->entries = reader_u64(r);
     if (inode->type == T_CHR || inode->type == T_BLK)
         inode->rdev = reader_u64(r);
-    if (inode->flags & INODE_MOVED)
-        inode->moved_cover = reader_u64(r);
     size_t len = 0;
     const uint8_t *data = NULL;
     if (inode->type == T_FILE || inode->type == T_DIR || inode->type == T_SYMLINK) {
@@ -285,7 +281,7 @@ int inode_decode(uint64_t ino, const void *data, size_t n, struct inode *ret)
     inode.btime = reader_u64(&r);
     inode.version = reader_u64(&r);
     if (inode.type < T_FILE || inode.type > T_SOCK ||
-        (version == 1 && (inode.flags & ~INODE_IMPLICIT)))
+        (inode.flags & ~(version == 1 ? INODE_IMPLICIT : INODE_FLAGS)) != 0)
         return -E_CORRUPT;
     int err = inode_decode_tail(&r, version, &inode);
     if (err == 0)

@@ -120,17 +120,16 @@ struct state {
 void state_encode(const struct state *s, struct writer *w);
 int state_decode(const void *data, size_t n, struct state *ret);
 
-/* ---- tree */
+/* ---- tree. 16 and 64 are free: no row of any version has them. */
 enum inode_flags {
     INODE_IMPLICIT = 1,    /* directory made by an object's path: goes when empty */
     INODE_ACL = 2,         /* an access ACL is stored */
     INODE_ACL_DEFAULT = 4, /* directory with a default ACL */
     INODE_QUOTA = 8,       /* directory with a quota row */
-    INODE_SNAPSHOTS = 16,  /* directory that is the root of a snapshot */
     INODE_POLICY = 32,     /* directory with a policy row */
-    INODE_MOVED = 64,      /* moved_cover counts, and is stored */
     INODE_CAPABILITY = 128 /* security.capability is stored */
 };
+#define INODE_FLAGS (INODE_IMPLICIT | INODE_ACL | INODE_ACL_DEFAULT | INODE_QUOTA | INODE_POLICY | INODE_CAPABILITY)
 struct inode {
     uint64_t ino; /* from the key */
     uint8_t type; /* Tarn__FileType */
@@ -144,7 +143,6 @@ struct inode {
     uint64_t parent;      /* the directory of (one of) its names; 0: of version 1 and not yet found */
     uint64_t entries;     /* directories */
     uint64_t rdev;        /* devices */
-    uint64_t moved_cover; /* with INODE_MOVED */
     uint16_t data_len;        /* files: inline bytes; symbolic links: the target;
                                  implicit directories: their name, for pruning */
     uint8_t *data;            /* owned, NUL-terminated */
