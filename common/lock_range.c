@@ -51,7 +51,7 @@ const struct lock_range *lock_table_conflict(const struct lock_table *table,
     return NULL;
 }
 
-static bool holds_part(const struct lock_table *table, const struct lock_range *range)
+bool lock_table_has_part(const struct lock_table *table, const struct lock_range *range)
 {
     for (size_t i = 0; i < table->n_held && table->held[i].start <= range->end; i++)
         if (lock_owner_same(&table->held[i].owner, &range->owner) && table->held[i].end >= range->start)
@@ -62,7 +62,7 @@ static bool holds_part(const struct lock_table *table, const struct lock_range *
 bool lock_table_queued(const struct lock_table *table, const struct lock_range *range,
                        size_t before)
 {
-    if (holds_part(table, range))
+    if (lock_table_has_part(table, range))
         return false;
     for (size_t i = 0; i < before && i < table->n_waiters; i++)
         if (lock_range_blocks(&table->waiters[i], range))

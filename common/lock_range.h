@@ -67,6 +67,8 @@ static inline bool lock_owner_same(const struct lock_owner *a, const struct lock
 }
 /* True when the two cannot be held at the same time. */
 bool lock_range_blocks(const struct lock_range *a, const struct lock_range *b);
+/* True when the owner holds any part of the range, of whichever type. */
+bool lock_table_has_part(const struct lock_table *table, const struct lock_range *range);
 /* True when the owner holds the whole range with that type already. */
 bool lock_table_holds(const struct lock_table *table, const struct lock_range *range);
 

@@ -218,9 +218,21 @@ static bool waits_already(const struct lock_table *table, const struct lock_rang
     return false;
 }
 
+/* The row of a wait that the search for deadlocks needs is one for each number. */
+static int wait_may_begin(struct tables *t, const struct file_locks *f, const struct lock_range *range)
+{
+    struct key key = wait_key(range);
+    if (f->kind != TARN__LOCK_KIND__LOCK_FCNTL)
+        return 0;
+    if (tables_has(t, &key))
+        return tables_fail(t, -E_INVAL, "its owner waits under number %llu in another file",
+                           (unsigned long long)range->waiter);
+    return t->failed != 0 ? t->failed : deadlock_check(t, &f->table, range, f->table.n_waiters);
+}
+
 static int lock_queue(struct tables *t, struct file_locks *f, const struct lock_range *range)
 {
-    int err = f->kind == TARN__LOCK_KIND__LOCK_FCNTL ? deadlock_check(t, &f->table, range, f->table.n_waiters) : 0;
+    int err = wait_may_begin(t, f, range);
     if (err == 0)
         err = lock_table_wait(&f->table, range);
     if (err == 0)
@@ -229,6 +241,20 @@ static int lock_queue(struct tables *t, struct file_locks *f, const struct lock_
         err = file_locks_store(t, f);
     if (err == 0)
         err = index_session(t, f, range->owner.session);
+    return err == 0 ? reply(t, false, true) : err;
+}
+
+/* A flock that has to wait gives up what it converts (L8): two that convert would wait for each other. Nothing here
+ * lets it go at once: whoever is in its way is another holder. */
+static int lock_convert(struct tables *t, struct file_locks *f, const struct lock_range *range)
+{
+    struct lock_range old = *range;
+    old.type = LOCK_RANGE_UN;
+    int err = lock_table_set(&f->table, &old);
+    if (err == 0)
+        err = lock_table_wait(&f->table, range);
+    if (err == 0)
+        err = file_locks_finish(t, f, range->owner.session);
     return err == 0 ? reply(t, false, true) : err;
 }
 
@@ -273,7 +299,10 @@ static int lock_later(struct tables *t, struct file_locks *f, const struct lock_
     int err = delegation_ask_back(t, f, range, wait, &delegated);
     if (err == 0 && !wait)
         err = delegated ? -E_BUSY : -E_WOULDBLOCK;
-    return err == 0 ? lock_queue(t, f, range) : err;
+    if (err != 0)
+        return err;
+    return f->kind == TARN__LOCK_KIND__LOCK_FLOCK && lock_table_has_part(&f->table, range) ? lock_convert(t, f, range)
+                                                                                          : lock_queue(t, f, range);
 }
 
 int lock_cmd_lock(struct tables *t, const void *message)
@@ -282,7 +311,7 @@ int lock_cmd_lock(struct tables *t, const void *message)
     if ((unsigned)m->kind > TARN__LOCK_KIND__LOCK_FLOCK ||
         (unsigned)m->type > TARN__LOCK_TYPE__LOCK_EX || m->end < m->start ||
         (m->wait && m->waiter == 0) || m->owner == LOCK_DELEGATE)
-        return -E_INVAL;
+        return tables_fail(t, -E_INVAL, "a lock has a kind, a type, an owner and a range, a wait a number");
     struct lock_range delegation, range = {.owner = {t->session, m->owner},
                                .start = m->start,
                                .end = m->end,
@@ -356,15 +385,16 @@ static int drop(struct tables *t, uint64_t ino, uint8_t kind, uint64_t session, 
     return err == 0 && removed > 0 ? file_locks_finish(t, &f, session) : err;
 }
 
+/* A delegation is no lock of a process: it ends by its return (E8) or with the session. */
 static bool match_owner(const void *arg, const struct lock_range *range)
 {
-    return lock_owner_same(&range->owner, arg);
+    return lock_owner_same(&range->owner, arg) && !lock_is_delegate(range);
 }
 
 static bool match_handle(const void *arg, const struct lock_range *range)
 {
     const struct lock_range *wanted = arg;
-    return range->owner.session == wanted->owner.session && range->handle == wanted->handle;
+    return range->owner.session == wanted->owner.session && range->handle == wanted->handle && !lock_is_delegate(range);
 }
 
 static bool match_session(const void *arg, const struct lock_range *range)

@@ -126,10 +126,12 @@ static int put_lock(struct tables *t, struct file_locks *f, const struct lock_ra
                                .pid = m->pid,
                                .handle = m->handle};
     bool typed = m->type == TARN__LOCK_TYPE__LOCK_SH || m->type == TARN__LOCK_TYPE__LOCK_EX;
-    if (!typed || m->owner == LOCK_DELEGATE || m->end < m->start || m->start < within->start || m->end > within->end)
-        return -E_INVAL;
+    if (!typed || m->owner == LOCK_DELEGATE || m->end < m->start)
+        return tables_fail(t, -E_INVAL, "a returned lock has no type, owner or range of a lock");
+    if (m->start < within->start || m->end > within->end)
+        return tables_fail(t, -E_INVAL, "a returned lock goes beyond the range that was delegated");
     if (lock_table_conflict(&f->table, &range) != NULL)
-        return -E_INVAL;
+        return tables_fail(t, -E_INVAL, "two of the returned locks exclude each other");
     return lock_table_set(&f->table, &range);
 }
 
