@@ -525,11 +525,28 @@ static void a_listing_beside_changes_tells_what_stays_once(void **state)
     }
 }
 
+/* path_resolution(7): the 41st link on the way is one too many. */
+static void forty_links_are_followed_and_no_more(void **state)
+{
+    struct world *w = *state;
+    char name[] = "l00", target[] = "l00";
+    assert_int_equal(world_make(w, FILE_, "/", "l00", 0644), 0);
+    for (unsigned i = 1; i <= NS_SYMLINKS_MAX + 1; i++) {
+        memcpy(target, name, sizeof name);
+        assert_in_range(snprintf(name, sizeof name, "l%02u", i % 100), 1, sizeof name - 1);
+        assert_int_equal(world_symlink(w, "/", name, target), 0);
+    }
+    uint64_t handle;
+    assert_int_equal(world_open(w, "/l40", O_RDONLY, &handle), 0);
+    assert_int_equal(world_open(w, "/l41", O_RDONLY, &handle), -E_LOOP);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {T(rename_refuses_what_rename_2_refuses),
+    const struct CMUnitTest tests[] = {T(forty_links_are_followed_and_no_more),
+                                       T(rename_refuses_what_rename_2_refuses),
                                        T(exchange_swaps_anything),
                                        T(rename_needs_both_directories_and_dotdot),
                                        T(sticky_directories_protect_both_names),
