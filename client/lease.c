@@ -15,6 +15,7 @@
 #define ROWS_PING_MS 1000  /* a recall that was lost is heard of this soon */
 #define IDLE_MS 30000      /* a lease nobody has used for so long is given back */
 #define IDLE_LOOKS 64      /* leases looked at for that after each ping */
+#define RETURN_AGAIN_MS 50 /* before LEASE_RETURN is sent again */
 #define GIVE_BACK_MAX 64   /* in one message */
 
 struct held {
@@ -146,6 +147,13 @@ static void give_back(struct leases *leases, uint64_t ino, uint64_t number)
     owed->number = number;
     list_append(&leases->owed, &owed->node);
     answer_soon(leases);
+}
+
+/* A leader whose disk fails says so without knowing whether the others carry on with the change. */
+bool lease_return_again(struct leases *leases, int r)
+{
+    bool unsure = r == -E_UNAVAIL || r == -E_BUSY || r == -E_NOMEM || r == -E_IO || r == -E_NOSPC;
+    return unsure && !meta_closing(leases->meta) && io_sleep_ms(leases->io, RETURN_AGAIN_MS) == 0;
 }
 
 /* ------------------------------------------------------------------ what the leader says */

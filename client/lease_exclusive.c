@@ -65,9 +65,10 @@ static int end(struct held_exclusive *held)
     if (flushed < 0)
         log_warn("changes of inode %llu that were kept back cannot be stored: %s", (unsigned long long)held->ino,
                  err_sentence(flushed));
-    int r = -E_UNAVAIL;
-    while ((r == -E_UNAVAIL || r == -E_BUSY || r == -E_NOMEM) && !meta_closing(leases->meta))
+    int r;
+    do
         r = give_back(leases, held->session, held->ino, held->number, flushed < 0 ? 0 : size, flushed < 0 ? 0 : mtime);
+    while (lease_return_again(leases, r));
     return flushed < 0 ? flushed : r;
 }
 

@@ -48,6 +48,10 @@ void lock_files_forget(struct leases *leases);
 void lease_lock_asking(struct leases *leases, const Tarn__Lock *ask);
 int lease_lock_asked(struct leases *leases, uint64_t session, const Tarn__Lock *ask, const Tarn__LockReply *reply);
 
+/* After LEASE_RETURN: whether it is to be sent again, as nobody knows what became of it. Until that is known nothing may be
+ * decided under what is returned. Waits a little. */
+bool lease_return_again(struct leases *leases, int r);
+
 /* ---- meta.c, for lease*.c */
 struct io *meta_io(struct meta *meta);
 /* Like meta_call() as root, but without waiting for room among the calls: others wait for what these bring. */

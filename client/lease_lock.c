@@ -150,9 +150,10 @@ static int send_back(struct leases *leases, uint64_t session, uint64_t ino, Tarn
     request.item = &item;
     request.locks = locks;
     request.n_locks = n;
-    int r = -E_UNAVAIL;
-    while ((r == -E_UNAVAIL || r == -E_BUSY) && !meta_closing(leases->meta))
+    int r;
+    do
         r = meta_call_urgent_in(leases->meta, session, OP_LEASE_RETURN, &request.base, &request.ctx);
+    while (lease_return_again(leases, r));
     leases->counters.returned++;
     return r;
 }

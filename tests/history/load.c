@@ -31,16 +31,27 @@ bool load_certain(int err)
            err != -E_CONN && err != -E_NOT_LEADER && err != -E_NOSPC && err != -E_IO;
 }
 
-void load_end(struct load *load, size_t at, int err)
+struct history_op *load_noted(struct load *load, size_t at)
+{
+    return &load->options.history->ops[at];
+}
+
+void load_end_here(struct load *load, size_t at, int err)
 {
     if (!load_certain(err)) {
         load->doubtful++;
         return;
     }
-    struct history_op *op = &load->options.history->ops[at];
+    struct history_op *op = load_noted(load, at);
     op->return_ns = load_now(load);
     op->status = err;
-    load->answered++;
+    load->counters.answered++;
+}
+
+void load_end(struct load *load, size_t at, int err)
+{
+    load_end_here(load, at, err);
+    const struct history_op *op = load_noted(load, at);
     bool changes = op->verb != VERB_LOOKUP && op->verb != VERB_LIST && op->verb != VERB_STAT && op->verb != VERB_READ;
     if (err == 0 && changes)
         load->session_seen_ns = MAX(load->session_seen_ns, op->invoke_ns);
@@ -49,10 +60,10 @@ void load_end(struct load *load, size_t at, int err)
 /* The session's locks are gone at some time since it was last seen alive. */
 static void expire(struct load *load)
 {
-    for (uint32_t key = 0; key < LOAD_LOCKS && load->session != 0; key++) {
+    for (uint32_t key = 0; key < LOAD_LOCKS + LOAD_KEPT && load->session != 0; key++) {
         struct history_op op = {.kind = HISTORY_LOCK, .verb = VERB_EXPIRE, .key = key, .owner = load->session << 16};
         size_t at = load_begin(load, &op);
-        load->options.history->ops[at].invoke_ns = load->session_seen_ns;
+        load_noted(load, at)->invoke_ns = load->session_seen_ns;
     }
     load->session = 0;
 }
@@ -179,8 +190,9 @@ static int make_all(struct load *load)
     } sorts[] = {{'d', LOAD_DIRECTORIES, TARN__FILE_TYPE__FT_DIR},
                  {'s', LOAD_SIZES, TARN__FILE_TYPE__FT_FILE},
                  {'l', LOAD_LOCKS, TARN__FILE_TYPE__FT_FILE},
-                 {'g', LOAD_LOCKS, TARN__FILE_TYPE__FT_FILE}};
-    uint64_t *inos[] = {load->directories, load->sizes, load->locks, load->guarded};
+                 {'g', LOAD_LOCKS, TARN__FILE_TYPE__FT_FILE},
+                 {'k', LOAD_KEPT, TARN__FILE_TYPE__FT_FILE}};
+    uint64_t *inos[] = {load->directories, load->sizes, load->locks, load->guarded, &load->kept_ino};
     int err = 0;
     for (unsigned s = 0; s < ARRAY_SIZE(sorts); s++)
         for (unsigned i = 0; i < sorts[s].n && err == 0; i++) {
@@ -247,8 +259,7 @@ void load_stop(struct load *load)
 {
     load->stopping = true;
     for (unsigned i = 0; i < load->options.workers; i++)
-        if (load->workers[i].waiter != 0)
-            meta_lock_interrupt(load->meta, load->workers[i].waiter);
+        load_interrupt(load, &load->workers[i]);
 }
 
 void load_destroy(struct load *load)
@@ -266,7 +277,9 @@ void load_destroy(struct load *load)
     free(load);
 }
 
-uint64_t load_answered(const struct load *load)
+struct load_counters load_counters(const struct load *load)
 {
-    return load->answered;
+    struct load_counters counters = load->counters;
+    counters.locks_here = lease_counters(meta_leases(load->meta))->locks_here;
+    return counters;
 }

@@ -12,7 +12,8 @@
 
 #define LOAD_DIRECTORIES 2
 #define LOAD_SIZES 2
-#define LOAD_LOCKS 2
+#define LOAD_LOCKS 3
+#define LOAD_KEPT 1 /* a file whose size is kept back under the exclusive lease: a size and a lock of the history behind the others */
 #define LOAD_WORKERS_MAX 8
 
 struct load_options {
@@ -26,6 +27,7 @@ struct load_options {
     uint32_t session_ms; /* silence after which its session ends */
     uint64_t give_up_ms;
     unsigned repeat_percent; /* of changes that are sent twice */
+    bool leases; /* it uses what client/lease.h gives it: reads from a cache, keeps sizes back, decides about locks itself */
     uint64_t (*now_ns)(void *arg);
     void *arg;
 };
@@ -39,6 +41,13 @@ void load_stop(struct load *load); /* workers end after what they are at */
 int load_look(struct load *load);
 /* Ends the session and frees. After a crash of the host too: what was under way stays unknown. */
 void load_destroy(struct load *load);
-uint64_t load_answered(const struct load *load); /* operations with a known result so far */
+/* So far. */
+struct load_counters {
+    uint64_t answered;     /* operations with a known result */
+    uint64_t cached_reads; /* of these, answered by a cache under a read lease */
+    uint64_t kept_raises;  /* sizes raised under an exclusive lease, without asking */
+    uint64_t locks_here;   /* locks and unlocks decided under a delegation, without asking */
+};
+struct load_counters load_counters(const struct load *load);
 
 #endif

@@ -35,6 +35,7 @@
 #define REST_STEP_MS 200
 #define STATES_MAX 3000000
 #define JOBS_MAX 64
+#define MANY 100 /* so many seeds do everything at least once */
 
 struct client {
     struct load *load;
@@ -47,11 +48,12 @@ struct run {
     uint64_t seed, seconds;
     unsigned running;
     bool stop, looked;
-    uint64_t answered;
+    struct load_counters counted;
 };
 /* What the processes have in common: each writes its own row. */
 struct job {
-    uint64_t seed, done, ops, unknown, answered, virtual_ms, faults, configurations, hash;
+    uint64_t seed, done, ops, unknown, virtual_ms, faults, configurations, hash;
+    struct load_counters counted;
 };
 static struct job *jobs;
 static struct job *own_job;
@@ -108,6 +110,14 @@ void __wrap_transport_send(struct transport *transport, uint32_t to, struct tran
 
 /* ---- clients */
 
+static void counters_add(struct load_counters *sum, const struct load_counters *more)
+{
+    sum->answered += more->answered;
+    sum->cached_reads += more->cached_reads;
+    sum->kept_raises += more->kept_raises;
+    sum->locks_here += more->locks_here;
+}
+
 static uint64_t now_ns(void *arg)
 {
     return sim_now_ns(((struct run *)arg)->world.sim);
@@ -115,6 +125,9 @@ static uint64_t now_ns(void *arg)
 
 static int connect(struct run *run, unsigned number, unsigned workers, struct load **ret)
 {
+    /* One of three asks for everything. Only its changes come twice: the second one's connection would get the pushes that end
+     * what the others know. */
+    bool leases = (run->seed + number) % 3 != 0;
     struct load_options options = {.io = fiber_io(),
                                    .config = &run->world.config,
                                    .history = &run->history,
@@ -125,7 +138,8 @@ static int connect(struct run *run, unsigned number, unsigned workers, struct lo
                                    .pause_ms = run->seed % 4 == 1 ? QUIET_PAUSE_MS : PAUSE_MS,
                                    .session_ms = SESSION_MS,
                                    .give_up_ms = GIVE_UP_MS,
-                                   .repeat_percent = 10,
+                                   .repeat_percent = leases ? 0 : 20,
+                                   .leases = leases,
                                    .now_ns = now_ns,
                                    .arg = run};
     return load_create(&options, ret);
@@ -145,7 +159,8 @@ static void client_fiber(void *arg)
         client->load = load;
         if (!run->stop)
             load_run(load);
-        run->answered += load_answered(load);
+        struct load_counters counted = load_counters(load);
+        counters_add(&run->counted, &counted);
         if (client->lives == life)
             client->load = NULL;
         load_destroy(load);
@@ -302,12 +317,13 @@ static uint64_t run_seed(uint64_t seed, uint64_t seconds, bool tell)
     uint64_t hash = sim_trace_hash(run->world.sim);
     const struct meta_faults *f = &run->world.faults;
     if (tell)
-        printf("seed %" PRIu64 ": %u replicas, %zu operations, %" PRIu64 " answered, crashes %u (power %u, at a write %u), partitions %u, "
+        printf("seed %" PRIu64 ": %u replicas, %zu operations, %" PRIu64 " answered, cached reads %" PRIu64 ", sizes kept back %" PRIu64 ", locks not asked for %" PRIu64 ", crashes %u (power %u, at a write %u), partitions %u, "
                "swizzles %u, pauses %u, clocks %u, disks: errors %u, full %u, slow %u, wipes %u, %" PRIu64 " ms, trace %016" PRIx64 "\n",
-               seed, run->world.n_replicas, run->history.n, run->answered, f->crashes, f->power_losses, f->disk_crashes, f->partitions,
+               seed, run->world.n_replicas, run->history.n, run->counted.answered, run->counted.cached_reads,
+               run->counted.kept_raises, run->counted.locks_here, f->crashes, f->power_losses, f->disk_crashes, f->partitions,
                f->swizzles, f->pauses, f->clocks, f->disk_errors, f->disk_full, f->disk_slow, f->wipes,
                sim_now_ns(run->world.sim) / 1000000, hash);
-    own_job->answered += run->answered;
+    counters_add(&own_job->counted, &run->counted);
     own_job->virtual_ms += sim_now_ns(run->world.sim) / 1000000;
     own_job->faults += faults_sum(f);
     own_job->hash ^= hash;
@@ -362,7 +378,7 @@ static void sums_print(unsigned n_jobs)
         sum.done += jobs[i].done;
         sum.ops += jobs[i].ops;
         sum.unknown += jobs[i].unknown;
-        sum.answered += jobs[i].answered;
+        counters_add(&sum.counted, &jobs[i].counted);
         sum.virtual_ms += jobs[i].virtual_ms;
         sum.faults += jobs[i].faults;
         sum.configurations += jobs[i].configurations;
@@ -371,8 +387,10 @@ static void sums_print(unsigned n_jobs)
     printf("%" PRIu64 " seeds: %" PRIu64 " operations (%" PRIu64 " without a known result), %" PRIu64 " faults, %.1f virtual hours, %" PRIu64
            " configurations, traces %016" PRIx64 "\n",
            sum.done, sum.ops, sum.unknown, sum.faults, (double)sum.virtual_ms / 3600e3, sum.configurations, sum.hash);
-    if (sum.done > 0)
-        CHECK(sum.answered > 0);
+    printf("%" PRIu64 " cached reads, %" PRIu64 " sizes kept back, %" PRIu64 " locks and unlocks not asked for\n", sum.counted.cached_reads,
+           sum.counted.kept_raises, sum.counted.locks_here);
+    CHECK(sum.done == 0 || sum.counted.answered > 0);
+    CHECK(sum.done < MANY || (sum.counted.cached_reads > 0 && sum.counted.kept_raises > 0 && sum.counted.locks_here > 0));
 }
 
 static int run_twice(uint64_t seed, uint64_t seconds)
