@@ -28,6 +28,7 @@ struct load_options {
     uint64_t give_up_ms;
     unsigned repeat_percent; /* of changes that are sent twice */
     bool leases; /* it uses what client/lease.h gives it: reads from a cache, keeps sizes back, decides about locks itself */
+    bool snapshots; /* it takes snapshots and clones of the directories; what breaks their rules ends the process */
     uint64_t (*now_ns)(void *arg);
     void *arg;
 };
@@ -47,6 +48,7 @@ struct load_counters {
     uint64_t cached_reads; /* of these, answered by a cache under a read lease */
     uint64_t kept_raises;  /* sizes raised under an exclusive lease, without asking */
     uint64_t locks_here;   /* locks and unlocks decided under a delegation, without asking */
+    uint64_t snapshots, clones; /* taken and looked at; made, changed, looked at and removed */
 };
 struct load_counters load_counters(const struct load *load);
 

@@ -1,5 +1,5 @@
 /* What the files of the load share: load.c (sessions, recording, requests that arrive twice), load_work.c (the
- * operations), load_lease.c (what a client does without asking). */
+ * operations), load_lease.c (what a client does without asking), load_snapshot.c. */
 #ifndef TARN_TESTS_HISTORY_LOAD_IMPL_H
 #define TARN_TESTS_HISTORY_LOAD_IMPL_H
 
@@ -71,6 +71,13 @@ uint64_t load_draw(struct load *load, uint64_t bound);
 void load_where(uint64_t ino, Tarn__Where *where);
 int load_size_of(struct load *load, uint64_t ino, struct load_cache *cache, uint64_t *ret); /* cache NULL: not through it */
 int load_size_set(struct load *load, uint64_t ino, uint32_t mask, uint64_t size, uint64_t append_bytes, uint64_t *ret);
+
+/* Of the directory `path` below dir, "" = dir itself; cache NULL: nothing is kept. */
+int load_list(struct load *load, uint64_t dir, const char *path, struct load_cache *cache, uint64_t result[HISTORY_NAMES]);
+int load_directory_ask(struct load *load, uint64_t dir, const struct history_op *op, uint64_t result[HISTORY_NAMES]);
+
+/* ---- load_snapshot.c */
+void load_snapshot_work(struct load *load);
 
 /* ---- load_lease.c */
 /* False: not known. *ret_err as the service would answer. */

@@ -98,7 +98,7 @@ static int lookup_name(struct load *load, uint64_t dir, const struct history_op 
     return 0;
 }
 
-static int list(struct load *load, uint64_t dir, struct load_cache *cache, uint64_t result[HISTORY_NAMES])
+int load_list(struct load *load, uint64_t dir, const char *path, struct load_cache *cache, uint64_t result[HISTORY_NAMES])
 {
     struct leases *leases = meta_leases(load->meta);
     struct lease_asking asking;
@@ -106,10 +106,11 @@ static int list(struct load *load, uint64_t dir, struct load_cache *cache, uint6
     Tarn__ReadDir request = TARN__READ_DIR__INIT;
     Tarn__ReadDirReply *reply = NULL;
     load_where(dir, &where);
+    where.path = (char *)(uintptr_t)path;
     request.where = &where;
     request.max = 100;
     request.attrs = true;
-    request.want_lease = load->options.leases;
+    request.want_lease = cache != NULL && load->options.leases;
     lease_ask_begin(leases, &asking);
     int err = load_call(load, OP_READDIR, &request.base, &request.ctx, &meta_root, &tarn__read_dir_reply__descriptor, &reply);
     uint64_t stamp = lease_ask_end(leases, &asking, err == 0 ? reply->lease : NULL, err == 0 ? reply->dir->version : 0);
@@ -120,13 +121,13 @@ static int list(struct load *load, uint64_t dir, struct load_cache *cache, uint6
         CHECK(sscanf(reply->entries[i]->name, "n%u", &number) == 1 && number < HISTORY_NAMES && result[number] == 0);
         result[number] = reply->entries[i]->attr->uid;
     }
-    if (stamp != 0)
+    if (stamp != 0 && cache != NULL)
         load_cache_set(cache, stamp, (1u << HISTORY_NAMES) - 1, result);
     tarn__read_dir_reply__free_unpacked(reply, NULL);
     return 0;
 }
 
-static int directory_ask(struct load *load, uint64_t dir, const struct history_op *op, uint64_t result[HISTORY_NAMES])
+int load_directory_ask(struct load *load, uint64_t dir, const struct history_op *op, uint64_t result[HISTORY_NAMES])
 {
     switch (op->verb) {
     case VERB_CREATE:
@@ -140,7 +141,7 @@ static int directory_ask(struct load *load, uint64_t dir, const struct history_o
     case VERB_LOOKUP:
         return lookup_name(load, dir, op, result);
     default:
-        return list(load, dir, &load->directory_caches[op->key], result);
+        return load_list(load, dir, "", &load->directory_caches[op->key], result);
     }
 }
 
@@ -157,7 +158,7 @@ static int directory_do(struct load *load, struct history_op *op)
     if (changes)
         load_change_begin(cache);
     if (!load_cached(load, dir, cache, op, result, &err)) {
-        err = directory_ask(load, dir, op, result);
+        err = load_directory_ask(load, dir, op, result);
         if (op->verb == VERB_LOOKUP && (err == 0 || err == -E_NOENT))
             load_cache_name(load, dir, cache, stamp, op->a, result[0]);
     }
@@ -429,7 +430,7 @@ static void work_interrupt(struct load *load)
 
 void load_work(struct load *load, struct load_worker *worker)
 {
-    uint64_t what = load_draw(load, 24);
+    uint64_t what = load_draw(load, load->options.snapshots ? 26 : 24);
     if (worker->number > load->options.workers - load->options.readers)
         work_look(load);
     else if (what < 8)
@@ -440,8 +441,10 @@ void load_work(struct load *load, struct load_worker *worker)
         work_lock(load, worker);
     else if (what < 20)
         work_interrupt(load);
-    else
+    else if (what < 24)
         load_kept_work(load);
+    else
+        load_snapshot_work(load);
 }
 
 int load_look(struct load *load)

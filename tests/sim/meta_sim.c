@@ -116,6 +116,8 @@ static void counters_add(struct load_counters *sum, const struct load_counters *
     sum->cached_reads += more->cached_reads;
     sum->kept_raises += more->kept_raises;
     sum->locks_here += more->locks_here;
+    sum->snapshots += more->snapshots;
+    sum->clones += more->clones;
 }
 
 static uint64_t now_ns(void *arg)
@@ -140,6 +142,7 @@ static int connect(struct run *run, unsigned number, unsigned workers, struct lo
                                    .give_up_ms = GIVE_UP_MS,
                                    .repeat_percent = leases ? 0 : 20,
                                    .leases = leases,
+                                   .snapshots = run->seed % 3 == 0,
                                    .now_ns = now_ns,
                                    .arg = run};
     return load_create(&options, ret);
@@ -387,10 +390,11 @@ static void sums_print(unsigned n_jobs)
     printf("%" PRIu64 " seeds: %" PRIu64 " operations (%" PRIu64 " without a known result), %" PRIu64 " faults, %.1f virtual hours, %" PRIu64
            " configurations, traces %016" PRIx64 "\n",
            sum.done, sum.ops, sum.unknown, sum.faults, (double)sum.virtual_ms / 3600e3, sum.configurations, sum.hash);
-    printf("%" PRIu64 " cached reads, %" PRIu64 " sizes kept back, %" PRIu64 " locks and unlocks not asked for\n", sum.counted.cached_reads,
-           sum.counted.kept_raises, sum.counted.locks_here);
+    printf("%" PRIu64 " cached reads, %" PRIu64 " sizes kept back, %" PRIu64 " locks and unlocks not asked for, %" PRIu64 " snapshots, %" PRIu64 " clones\n",
+           sum.counted.cached_reads, sum.counted.kept_raises, sum.counted.locks_here, sum.counted.snapshots, sum.counted.clones);
     CHECK(sum.done == 0 || sum.counted.answered > 0);
-    CHECK(sum.done < MANY || (sum.counted.cached_reads > 0 && sum.counted.kept_raises > 0 && sum.counted.locks_here > 0));
+    CHECK(sum.done < MANY || (sum.counted.cached_reads > 0 && sum.counted.kept_raises > 0 && sum.counted.locks_here > 0 &&
+                              sum.counted.snapshots > 0 && sum.counted.clones > 0));
 }
 
 static int run_twice(uint64_t seed, uint64_t seconds)
