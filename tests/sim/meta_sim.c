@@ -52,7 +52,7 @@ struct run {
 };
 /* What the processes have in common: each writes its own row. */
 struct job {
-    uint64_t seed, done, ops, unknown, virtual_ms, faults, configurations, hash;
+    uint64_t seed, done, ops, unknown, virtual_ms, faults, configurations, hash, added, removed, transfers;
     struct load_counters counted;
 };
 static struct job *jobs;
@@ -196,7 +196,8 @@ static void look_fiber(void *arg)
 
 static bool all_ended(void *arg)
 {
-    return ((struct run *)arg)->running == 0;
+    const struct run *run = arg;
+    return run->running == 0 && !run->world.operating;
 }
 
 static bool has_looked(void *arg)
@@ -235,7 +236,7 @@ static bool sessions_gone(struct run *run, const char **ret_why)
                                         TABLE_KEPT,    TABLE_ORPHAN};
     struct kv_txn *txn;
     bool any = false;
-    CHECK(kv_begin(server_replica(run->world.replicas[0].server)->kv, false, &txn) == 0);
+    CHECK(kv_begin(server_replica(meta_world_leader(&run->world)->server)->kv, false, &txn) == 0);
     for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
         struct key prefix = key_table(tables[i]);
         CHECK(kv_scan(txn, prefix.data, prefix.len, prefix.data, prefix.len, see_any, &any) == 0);
@@ -254,7 +255,7 @@ static void check_replica(struct run *run)
 {
     struct check_summary summary;
     struct kv_txn *txn;
-    CHECK(kv_begin(server_replica(run->world.replicas[0].server)->kv, false, &txn) == 0);
+    CHECK(kv_begin(server_replica(meta_world_leader(&run->world)->server)->kv, false, &txn) == 0);
     CHECK(check_tables(txn, complain, NULL, &summary) == 0);
     kv_abort(txn);
     if (summary.violations > 0)
@@ -303,11 +304,14 @@ static uint64_t run_seed(uint64_t seed, uint64_t seconds, bool tell)
     run->seed = seed;
     run->seconds = seconds;
     current_world = &run->world;
-    meta_world_create(&run->world, seed, client_start);
+    bool operated = seed % 4 == 3;
+    meta_world_create(&run->world, seed, operated, client_start);
+    if (operated)
+        meta_world_operate(&run->world);
     sim_run(run->world.sim, PEACE_MS, NULL, NULL);
     faults(run);
     meta_world_calm(&run->world);
-    run->stop = true;
+    run->stop = run->world.resting = true;
     for (unsigned i = 0; i < META_WORLD_CLIENTS; i++)
         if (run->clients[i].load != NULL)
             load_stop(run->clients[i].load);
@@ -321,15 +325,18 @@ static uint64_t run_seed(uint64_t seed, uint64_t seconds, bool tell)
     const struct meta_faults *f = &run->world.faults;
     if (tell)
         printf("seed %" PRIu64 ": %u replicas, %zu operations, %" PRIu64 " answered, cached reads %" PRIu64 ", sizes kept back %" PRIu64 ", locks not asked for %" PRIu64 ", crashes %u (power %u, at a write %u), partitions %u, "
-               "swizzles %u, pauses %u, clocks %u, disks: errors %u, full %u, slow %u, wipes %u, %" PRIu64 " ms, trace %016" PRIx64 "\n",
+               "swizzles %u, pauses %u, clocks %u, disks: errors %u, full %u, slow %u, wipes %u, replicas added %u, removed %u, transfers %u, %" PRIu64 " ms, trace %016" PRIx64 "\n",
                seed, run->world.n_replicas, run->history.n, run->counted.answered, run->counted.cached_reads,
                run->counted.kept_raises, run->counted.locks_here, f->crashes, f->power_losses, f->disk_crashes, f->partitions,
-               f->swizzles, f->pauses, f->clocks, f->disk_errors, f->disk_full, f->disk_slow, f->wipes,
+               f->swizzles, f->pauses, f->clocks, f->disk_errors, f->disk_full, f->disk_slow, f->wipes, f->added, f->removed, f->transfers,
                sim_now_ns(run->world.sim) / 1000000, hash);
     counters_add(&own_job->counted, &run->counted);
     own_job->virtual_ms += sim_now_ns(run->world.sim) / 1000000;
     own_job->faults += faults_sum(f);
     own_job->hash ^= hash;
+    own_job->added += f->added;
+    own_job->removed += f->removed;
+    own_job->transfers += f->transfers;
     meta_world_destroy(&run->world);
     history_fini(&run->history);
     free(run);
@@ -386,15 +393,21 @@ static void sums_print(unsigned n_jobs)
         sum.faults += jobs[i].faults;
         sum.configurations += jobs[i].configurations;
         sum.hash ^= jobs[i].hash;
+        sum.added += jobs[i].added;
+        sum.removed += jobs[i].removed;
+        sum.transfers += jobs[i].transfers;
     }
     printf("%" PRIu64 " seeds: %" PRIu64 " operations (%" PRIu64 " without a known result), %" PRIu64 " faults, %.1f virtual hours, %" PRIu64
            " configurations, traces %016" PRIx64 "\n",
            sum.done, sum.ops, sum.unknown, sum.faults, (double)sum.virtual_ms / 3600e3, sum.configurations, sum.hash);
-    printf("%" PRIu64 " cached reads, %" PRIu64 " sizes kept back, %" PRIu64 " locks and unlocks not asked for, %" PRIu64 " snapshots, %" PRIu64 " clones\n",
-           sum.counted.cached_reads, sum.counted.kept_raises, sum.counted.locks_here, sum.counted.snapshots, sum.counted.clones);
+    printf("%" PRIu64 " cached reads, %" PRIu64 " sizes kept back, %" PRIu64 " locks and unlocks not asked for, %" PRIu64 " snapshots, %" PRIu64 " clones; %" PRIu64
+           " replicas added, %" PRIu64 " removed, %" PRIu64 " transfers\n",
+           sum.counted.cached_reads, sum.counted.kept_raises, sum.counted.locks_here, sum.counted.snapshots, sum.counted.clones,
+           sum.added, sum.removed, sum.transfers);
     CHECK(sum.done == 0 || sum.counted.answered > 0);
     CHECK(sum.done < MANY || (sum.counted.cached_reads > 0 && sum.counted.kept_raises > 0 && sum.counted.locks_here > 0 &&
-                              sum.counted.snapshots > 0 && sum.counted.clones > 0));
+                              sum.counted.snapshots > 0 && sum.counted.clones > 0 && sum.added > 0 && sum.removed > 0 &&
+                              sum.transfers > 0));
 }
 
 static int run_twice(uint64_t seed, uint64_t seconds)

@@ -47,24 +47,42 @@ static int wipe(void)
     return err;
 }
 
-static void wait_for_the_end(void)
+/* One life of a replica's program. */
+struct life {
+    struct meta_host *host;
+    struct fiber_queue end;
+    bool removed;
+};
+
+static void wait_for_the_end(struct life *life)
 {
-    struct fiber_queue never = {0};
-    while (fiber_queue_wait(&never, 0) == 0)
+    while (!life->removed && fiber_queue_wait(&life->end, 0) == 0)
         continue;
 }
 
-static int serve(struct meta_host *self, struct server **ret)
+static void on_end(void *arg, int err)
 {
+    struct life *life = arg;
+    life->removed |= err == -E_PERM; /* else the disk: the host is started again when that is mended */
+    fiber_queue_wake_all(&life->end);
+}
+
+static int serve(struct life *life, struct server **ret)
+{
+    const struct meta_host *self = life->host;
     const struct meta_world *world = self->world;
     const char *addresses[CONFIG_META_MAX];
     for (unsigned i = 0; i < world->n_replicas; i++)
         addresses[i] = world->config.meta[i];
     struct server_options options = {.listen = addresses[self->index - 1],
+                                     .on_end = on_end,
+                                     .end_arg = life,
                                      .replica = {.dir = "/meta",
-                                                 .id = self->index,
-                                                 .n_servers = world->n_replicas,
+                                                 .id = self->id,
+                                                 .n_servers = self->joins ? 0 : world->n_first,
                                                  .addresses = addresses,
+                                                 .join = self->joins,
+                                                 .address = addresses[self->index - 1],
                                                  .auth = &world->config.auth,
                                                  .memory_tables = true,
                                                  .election_ms = world->election_ms,
@@ -79,6 +97,7 @@ static int serve(struct meta_host *self, struct server **ret)
 static void replica_program(void *arg)
 {
     struct meta_host *self = arg;
+    struct life life = {.host = self};
     int err = self->wiped ? wipe() : 0;
     while (err != 0 && err != -E_CANCELED)
         err = io_sleep_ms(fiber_io(), RESTART_MS) != 0 ? -E_CANCELED : wipe();
@@ -86,17 +105,20 @@ static void replica_program(void *arg)
         return; /* crashed again: the next life does it */
     self->wiped = false;
     struct server *server = NULL;
-    err = serve(self, &server);
+    err = serve(&life, &server);
     while (err == -E_IO || err == -E_NOSPC) {
         if (io_sleep_ms(fiber_io(), RESTART_MS) != 0)
             return;
-        err = serve(self, &server);
+        err = serve(&life, &server);
     }
     if (err == 0) {
         self->server = server;
-        wait_for_the_end();
+        wait_for_the_end(&life);
         self->server = NULL;
         server_stop(server);
+        self->removed = life.removed;
+    } else if (err == -E_PERM) {
+        self->removed = true;
     } else if (err != -E_CANCELED) {
         fprintf(stderr, "metadata replica %u cannot start: %s\n", self->index, err_name(err));
         abort();
@@ -135,16 +157,20 @@ static void hosts_create(struct meta_world *world, struct meta_host *hosts, unsi
         snprintf(name, sizeof name, "%c%u", client ? 'c' : 'm', i + 1);
         if (!client)
             snprintf(world->config.meta[i], sizeof world->config.meta[i], "tcp:%s:%u", name, PORT);
-        hosts[i] = (struct meta_host){.world = world, .host = sim_host_create(world->sim, name), .index = i + 1, .client = client};
+        hosts[i] = (struct meta_host){
+            .world = world, .host = sim_host_create(world->sim, name), .index = i + 1, .id = i + 1, .client = client};
+        hosts[i].spare = !client && i >= world->n_first;
+        hosts[i].part = hosts[i].spare ? META_OUT : META_IN;
     }
 }
 
-void meta_world_create(struct meta_world *world, uint64_t seed, void (*client)(struct meta_host *host))
+void meta_world_create(struct meta_world *world, uint64_t seed, bool spares, void (*client)(struct meta_host *host))
 {
     static const unsigned elections[] = {300, 1000};
     static const uint64_t snapshots[] = {40, 150, 600};
     struct sim_options first = {.clock_skew_ms = 3000, .disk_bytes = DISK_BYTES};
-    *world = (struct meta_world){.n_replicas = seed % 2 == 1 ? 3 : 5, .client = client};
+    unsigned n = seed % 2 == 1 ? 3 : 5;
+    *world = (struct meta_world){.n_first = n, .n_replicas = spares ? META_WORLD_REPLICAS_MAX : n, .client = client};
     world->sim = sim_create(seed, &first);
     world->config.auth.cluster_id = 7;
     memset(world->config.auth.key, 7, sizeof world->config.auth.key);
@@ -156,7 +182,8 @@ void meta_world_create(struct meta_world *world, uint64_t seed, void (*client)(s
     hosts_create(world, world->clients, META_WORLD_CLIENTS, true);
     struct sim_options options = weather(world, false);
     sim_set_options(world->sim, &options);
-    for (unsigned i = 0; i < world->n_replicas; i++)
+    world->desk = sim_host_create(world->sim, "o1");
+    for (unsigned i = 0; i < world->n_first; i++)
         host_start(&world->replicas[i]);
     for (unsigned i = 0; i < META_WORLD_CLIENTS; i++)
         host_start(&world->clients[i]);
@@ -171,14 +198,14 @@ void meta_world_destroy(struct meta_world *world)
 
 static bool unharmed(const struct meta_host *host)
 {
-    return host->back_at_ns == 0 && host->calm_at_ns == 0 && sim_host_up(host->host);
+    return host->back_at_ns == 0 && host->calm_at_ns == 0 && !host->spare && sim_host_up(host->host);
 }
 
 static unsigned harmed(const struct meta_world *world)
 {
     unsigned n = 0;
     for (unsigned i = 0; i < world->n_replicas; i++)
-        n += !unharmed(&world->replicas[i]);
+        n += !world->replicas[i].spare && !unharmed(&world->replicas[i]);
     return n;
 }
 
@@ -190,7 +217,7 @@ static uint64_t later(struct meta_world *world, uint64_t ms_max)
 static void crash(struct meta_host *victim, bool power)
 {
     struct meta_world *world = victim->world;
-    if (victim->back_at_ns != 0)
+    if (victim->back_at_ns != 0 || victim->spare)
         return;
     world->faults.crashes++;
     world->faults.power_losses += power;
@@ -203,7 +230,7 @@ static bool coin(struct meta_world *world)
     return draw(world, 2) == 0;
 }
 
-static struct meta_host *leader(struct meta_world *world)
+struct meta_host *meta_world_leader(struct meta_world *world)
 {
     for (unsigned i = 0; i < world->n_replicas; i++) {
         struct meta_host *host = &world->replicas[i];
@@ -216,8 +243,8 @@ static struct meta_host *leader(struct meta_world *world)
 /* Often the leader: there the damage is done. */
 static struct meta_host *some_replica(struct meta_world *world)
 {
-    struct meta_host *leads = leader(world);
-    return leads != NULL && coin(world) ? leads : &world->replicas[draw(world, world->n_replicas)];
+    struct meta_host *leads = meta_world_leader(world), *any = &world->replicas[draw(world, world->n_replicas)];
+    return leads != NULL && coin(world) ? leads : any->spare ? &world->replicas[0] : any;
 }
 
 static struct sim_host *any_host(struct meta_world *world)
@@ -288,6 +315,8 @@ static void swizzle(struct meta_world *world)
 /* One replica loses its directory, while all others have theirs and are not newcomers themselves. */
 static void lose_directory(struct meta_world *world)
 {
+    if (world->operating) /* then the operator replaces it */
+        return;
     for (unsigned i = 0; i < world->n_replicas; i++)
         if (!unharmed(&world->replicas[i]) || world->replicas[i].wiped || world->replicas[i].server == NULL ||
             server_replica(world->replicas[i].server)->newcomer)
@@ -409,6 +438,8 @@ static void heal(struct meta_host *host)
 static void mend(struct meta_host *host, bool now)
 {
     struct meta_world *world = host->world;
+    if (host->spare)
+        return;
     if (host->back_at_ns == 0 && !sim_host_up(host->host)) { /* it crashed at an operation of its disk */
         host->back_at_ns = later(world, DOWN_MS_MAX);
         world->faults.crashes++;
@@ -443,6 +474,16 @@ void meta_world_calm(struct meta_world *world)
     world->raft_repeat_percent = 0;
 }
 
+void meta_world_renew(struct meta_host *host)
+{
+    if (host->spare)
+        host_start(host);
+    else if (host->back_at_ns == 0)
+        crash(host, false);
+    host->spare = host->removed = false;
+    host->joins = host->wiped = true;
+}
+
 /* ---- the replicas' tables */
 
 static int digest_piece(void *arg, const void *data, size_t n)
@@ -467,15 +508,21 @@ bool meta_world_equal(struct meta_world *world, const char **ret_why)
 {
     uint32_t first = 0;
     uint64_t first_applied = 0;
+    bool any = false;
+    if (!meta_world_members(world, ret_why))
+        return false;
     for (unsigned i = 0; i < world->n_replicas; i++) {
         uint64_t applied;
+        if (!world->replicas[i].member)
+            continue;
         *ret_why = "a replica does not run";
         if (world->replicas[i].server == NULL)
             return false;
         uint32_t digest = tables_digest(server_replica(world->replicas[i].server), &applied);
-        *ret_why = i > 0 && applied == first_applied ? "tables at the same index differ" : "a replica lags behind";
-        if (i > 0 && (applied != first_applied || digest != first))
+        *ret_why = any && applied == first_applied ? "tables at the same index differ" : "a replica lags behind";
+        if (any && (applied != first_applied || digest != first))
             return false;
+        any = true;
         first = digest;
         first_applied = applied;
     }
