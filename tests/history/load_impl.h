@@ -80,6 +80,7 @@ int load_directory_ask(struct load *load, uint64_t dir, const struct history_op 
 void load_snapshot_work(struct load *load);
 
 /* ---- load_lease.c */
+bool load_is_cached(struct load *load, uint64_t ino, const struct load_cache *cache, const struct history_op *op);
 /* False: not known. *ret_err as the service would answer. */
 bool load_cached(struct load *load, uint64_t ino, const struct load_cache *cache, const struct history_op *op, uint64_t *result,
                  int *ret_err);

@@ -17,13 +17,18 @@
 
 /* ---- reads under read leases */
 
-bool load_cached(struct load *load, uint64_t ino, const struct load_cache *cache, const struct history_op *op, uint64_t *result,
-                 int *ret_err)
+bool load_is_cached(struct load *load, uint64_t ino, const struct load_cache *cache, const struct history_op *op)
 {
     unsigned wanted = op->verb == VERB_LOOKUP ? 1u << op->a : op->verb == VERB_LIST ? (1u << HISTORY_NAMES) - 1 : 1;
     bool reads = op->verb == VERB_LOOKUP || op->verb == VERB_LIST || op->verb == VERB_STAT;
-    if (!reads || (cache->known & wanted) != wanted || cache->changing > 0 ||
-        load_session(load) <= cache->doubt_session || !lease_valid(meta_leases(load->meta), ino, cache->stamp))
+    return reads && (cache->known & wanted) == wanted && cache->changing == 0 && load_session(load) > cache->doubt_session &&
+           lease_valid(meta_leases(load->meta), ino, cache->stamp);
+}
+
+bool load_cached(struct load *load, uint64_t ino, const struct load_cache *cache, const struct history_op *op, uint64_t *result,
+                 int *ret_err)
+{
+    if (!load_is_cached(load, ino, cache, op))
         return false;
     load->counters.cached_reads++;
     if (op->verb == VERB_LIST)
