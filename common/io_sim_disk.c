@@ -74,7 +74,8 @@ static int op_wait(struct disk_op *op)
     core_timer_init(&op->timer, op_timer_fired);
     list_append(&op->life->disk_ops, &op->link);
     uint64_t delay_ns = sim_draw(sim, sim->options.disk_delay_min_ns, sim->options.disk_delay_max_ns);
-    CHECK(core_timer_start(io, &op->timer, io_mono_ns(io) + delay_ns * MAX(host->disk.slow, 1u)) == 0);
+    uint64_t at = io_mono_ns(io) + delay_ns * MAX(host->disk.slow, 1u);
+    CHECK(core_timer_start(io, &op->timer, at) == 0 || core_timer_start(io, &op->timer, at) == 0); /* as sim_alloc() */
     if (!op->life->crashed)
         crash_when_due(host);
     while (!op->ended)

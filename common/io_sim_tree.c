@@ -73,7 +73,7 @@ struct sim_page *sim_page_get(struct sim_inode *inode, uint64_t index)
     if (page == NULL) {
         page = sim_alloc(sizeof *page);
         list_init(&page->link);
-        CHECK(map_put(&inode->pages, index, page) == 0);
+        CHECK(map_put(&inode->pages, index, page) == 0 || map_put(&inode->pages, index, page) == 0); /* as sim_alloc() */
     }
     return page;
 }
@@ -235,19 +235,19 @@ static void entry_set(struct sim_inode *dir, const char *name, struct sim_inode 
     }
     if (inode == NULL)
         return;
-    dir->entries = realloc(dir->entries, (dir->n_entries + 1) * sizeof *dir->entries);
-    CHECK(dir->entries != NULL);
-    memmove(&dir->entries[at + 1], &dir->entries[at], (dir->n_entries - at) * sizeof *dir->entries);
-    dir->entries[at] = (struct sim_entry){.name = strdup(name), .inode = inode};
-    CHECK(dir->entries[at].name != NULL);
+    struct sim_entry *grown = sim_alloc((dir->n_entries + 1) * sizeof *grown);
+    for (size_t i = 0; i < dir->n_entries; i++)
+        grown[i + (i >= at)] = dir->entries[i];
+    free(dir->entries);
+    dir->entries = grown;
+    dir->entries[at] = (struct sim_entry){.name = sim_copy(name, strlen(name) + 1), .inode = inode};
     dir->n_entries++;
 }
 
 void sim_slot_change(struct slot *slot, struct sim_inode *dir, const char *name, struct sim_inode *after)
 {
-    *slot = (struct slot){.dir = sim_inode_ref(dir), .name = strdup(name), .before = sim_inode_ref(sim_entry_get(dir, name)),
+    *slot = (struct slot){.dir = sim_inode_ref(dir), .name = sim_copy(name, strlen(name) + 1), .before = sim_inode_ref(sim_entry_get(dir, name)),
                           .after = sim_inode_ref(after)};
-    CHECK(slot->name != NULL);
     entry_set(dir, name, after);
 }
 

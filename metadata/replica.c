@@ -302,12 +302,16 @@ int core_persisted(struct replica *replica, uint64_t durable)
 }
 
 /* ------------------------------------------------------------------ life of the core */
-static void meta_configuration(const struct snapshot_meta *meta, struct raft_configuration *ret)
+static int meta_configuration(const struct snapshot_meta *meta, struct raft_configuration *ret)
 {
+    int rv = 0;
     raft_configuration_init(ret);
-    for (unsigned i = 0; i < meta->n_servers; i++)
-        CHECK(raft_configuration_add(ret, meta->servers[i].id, meta->servers[i].address,
-                                     (int)meta->servers[i].role) == 0);
+    for (unsigned i = 0; i < meta->n_servers && rv == 0; i++)
+        rv = raft_configuration_add(ret, meta->servers[i].id, meta->servers[i].address, (int)meta->servers[i].role);
+    CHECK(rv == 0 || rv == RAFT_NOMEM);
+    if (rv != 0)
+        raft_configuration_close(ret);
+    return core_error(rv);
 }
 
 static int load_entries(struct replica *replica, struct raft_entry **ret, unsigned *ret_n)
@@ -338,9 +342,16 @@ static int load_entries(struct replica *replica, struct raft_entry **ret, unsign
     return 0;
 }
 
+static void free_entries(struct raft_entry *entries, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        free(entries[i].buf.base);
+    free(entries);
+}
+
 static int core_begin(struct replica *replica)
 {
-    struct raft_entry *entries;
+    struct raft_entry *entries, *given = NULL;
     unsigned n;
     int err = load_entries(replica, &entries, &n);
     if (err != 0)
@@ -352,21 +363,29 @@ static int core_begin(struct replica *replica)
                                .start = {.term = wal_current_term(replica->wal),
                                          .voted_for = wal_voted_for(replica->wal),
                                          .start_index = wal_first(replica->wal),
-                                         .entries = entries,
                                          .n_entries = n}};
     if (metadata.index > 0) {
-        meta_configuration(&replica->snapshot, &metadata.configuration); /* raft takes it */
+        err = meta_configuration(&replica->snapshot, &metadata.configuration); /* raft takes it */
         event.start.metadata = &metadata;
     }
+    if (err == 0 && (given = event.start.entries = malloc((n + 1) * sizeof *given)) == NULL) {
+        raft_configuration_close(&metadata.configuration);
+        err = -E_NOMEM;
+    }
+    if (err != 0) {
+        free_entries(entries, n);
+        return err;
+    }
+    memcpy(given, entries, n * sizeof *given);
     struct raft_update update;
     err = core_step(replica, &event, &update);
+    if (err == 0) /* else raft has freed the array, or not, according to how far it came: it is left, this replica ends */
+        free(given);
     for (uint64_t i = 0; err == 0 && i < n; i++)
         if (entries[i].type == RAFT_CHANGE && wal_first(replica->wal) + i <= replica->applied)
             err = core_configuration_applied(replica, wal_first(replica->wal) + i,
                                              entries[i].buf.base, entries[i].buf.len);
-    for (unsigned i = 0; i < n; i++)
-        free(entries[i].buf.base);
-    free(entries);
+    free_entries(entries, n);
     return err;
 }
 
@@ -483,9 +502,9 @@ int core_snapshot_taken(struct replica *replica, const struct snapshot_meta *met
                                                          .term = meta->term,
                                                          .configuration_index = meta->conf_index},
                                             .trailing = trailing}};
-    meta_configuration(meta, &event.snapshot.metadata.configuration); /* raft takes it */
+    int err = meta_configuration(meta, &event.snapshot.metadata.configuration); /* raft takes it */
     struct raft_update update;
-    return core_step(replica, &event, &update);
+    return err == 0 ? core_step(replica, &event, &update) : err;
 }
 
 int core_snapshot_installed(struct replica *replica)

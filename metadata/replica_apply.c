@@ -188,6 +188,7 @@ static void group_clear(struct group *group)
     }
     group->n = 0;
     group->data.len = 0;
+    group->data.failed = false; /* it had no memory: it is tried again */
 }
 
 static void group_free(struct group *group)
@@ -228,6 +229,8 @@ static int apply_command(struct replica *replica, struct kv_txn *txn, struct gro
     arena_init(&arena, scratch, sizeof scratch);
     ProtobufCAllocator allocator = arena_allocator(&arena);
     Tarn__LogCommand *packed = tarn__log_command__unpack(&allocator, len, data);
+    if (packed == NULL && arena.failed)
+        return -E_NOMEM;
     if (packed == NULL) {
         log_error("replica %u: log entry %llu is not a command", replica->options.id,
                   (unsigned long long)(group->first + i));

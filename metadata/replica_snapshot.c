@@ -54,11 +54,15 @@ static int taken(struct replica *replica, const struct snapshot_meta *meta, uint
                    meta->index > replica->snapshot.index &&
                    wal_term_of(replica->wal, meta->index) == meta->term;
     uint64_t from = log_needed_from(replica, meta);
+    struct snapshot_meta before = replica->snapshot;
     if (current) {
         replica->snapshot = *meta;
-        replica->snapshot_bytes = bytes;
         err = core_snapshot_taken(replica, meta, (unsigned)(meta->index + 1 - from)); /* raft's first entry is the log's (R8) */
     }
+    if (err != 0)
+        replica->snapshot = before; /* raft does not know it */
+    else if (current)
+        replica->snapshot_bytes = bytes;
     fiber_mutex_unlock(&replica->step_lock);
     if (err != 0 || !current)
         return err;

@@ -1,5 +1,6 @@
 /* Opening a replica: log, snapshot and tables are brought to agree before raft sees them. */
 #include "replica_impl.h"
+#include "common/arena.h"
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -267,11 +268,13 @@ static int last_clock(struct replica *replica)
     int err = wal_read(wal, index, &data);
     if (err != 0)
         return err;
-    Tarn__LogCommand *command = tarn__log_command__unpack(NULL, data.len, data.data);
+    _cleanup_(arena_fini) struct arena arena;
+    arena_init(&arena, NULL, 0);
+    ProtobufCAllocator allocator = arena_allocator(&arena);
+    const Tarn__LogCommand *command = tarn__log_command__unpack(&allocator, data.len, data.data);
     if (command == NULL)
-        return complain(replica, "the last log entry is not a command");
+        return arena.failed ? -E_NOMEM : complain(replica, "the last log entry is not a command");
     replica->last_real_ns = MAX(replica->last_real_ns, command->real_ns);
-    tarn__log_command__free_unpacked(command, NULL);
     return 0;
 }
 

@@ -13,13 +13,22 @@ static void submit_refused(struct proposal **list, unsigned n, int err)
     }
 }
 
+static void refuse_pending(struct replica *replica, int err)
+{
+    struct proposal *proposal;
+    while ((proposal = proposals_pop(&replica->pending)) != NULL)
+        submit_refused(&proposal, 1, err);
+}
+
 /* Everything that waits becomes one submission: commands that came while the last group was being
  * written share the next one. */
 static int submit_pending(struct replica *replica)
 {
     _cleanup_free_ struct proposal **list = calloc(PROPOSALS_PER_SUBMIT, sizeof *list);
-    if (list == NULL)
-        return -E_NOMEM;
+    if (list == NULL) {
+        refuse_pending(replica, -E_NOMEM);
+        return 0;
+    }
     int err = fiber_mutex_lock(&replica->step_lock);
     if (err != 0)
         return err;
@@ -53,13 +62,6 @@ static int report_persisted(struct replica *replica, uint64_t durable)
     fiber_queue_wake_all(&replica->apply_wake);
     fiber_mutex_unlock(&replica->step_lock);
     return 0;
-}
-
-static void refuse_pending(struct replica *replica, int err)
-{
-    struct proposal *proposal;
-    while ((proposal = proposals_pop(&replica->pending)) != NULL)
-        submit_refused(&proposal, 1, err);
 }
 
 static int flush_failed(struct replica *replica, int err)
@@ -112,5 +114,7 @@ void writer_fiber(void *arg)
         if (err == 0 && wal_dirty(replica->wal) && !replica->installing)
             err = write_once(replica);
     }
+    if (err != 0 && err != -E_CANCELED)
+        replica_fail(replica, err, "write the log"); /* nobody does it any more: not to be a leader that answers nothing */
     fiber_group_done(&replica->fibers);
 }

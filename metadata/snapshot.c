@@ -39,9 +39,9 @@ bool snapshot_name_valid(const char *name)
 }
 
 /* ------------------------------------------------------------------ header */
-void snapshot_encode(const struct snapshot_meta *meta, uint8_t out[SNAPSHOT_HEADER])
+int snapshot_encode(const struct snapshot_meta *meta, uint8_t out[SNAPSHOT_HEADER])
 {
-    struct writer w = {0};
+    _cleanup_(writer_fini) struct writer w = {0};
     writer_u32(&w, MAGIC);
     writer_u32(&w, VERSION);
     writer_u64(&w, meta->index);
@@ -61,12 +61,12 @@ void snapshot_encode(const struct snapshot_meta *meta, uint8_t out[SNAPSHOT_HEAD
         writer_bytes(&w, address, sizeof address);
         writer_zero(&w, 16);
     }
+    writer_u32(&w, w.failed ? 0 : crc32c(0, w.data, w.len));
+    if (w.failed)
+        return -E_NOMEM;
     memset(out, 0, SNAPSHOT_HEADER);
-    if (!w.failed) {
-        writer_u32(&w, crc32c(0, w.data, w.len));
-        memcpy(out, w.data, w.len);
-    }
-    writer_fini(&w);
+    memcpy(out, w.data, w.len);
+    return 0;
 }
 
 static void decode_server(struct reader *r, struct snapshot_server *ret)
@@ -142,9 +142,10 @@ static int write_file(struct io *io, const char *path, const struct snapshot_met
     int err = io_open(io, path, O_RDWR | O_CREAT | O_TRUNC, 0600, &file);
     if (err != 0)
         return err;
-    snapshot_encode(meta, header);
     *ret_bytes = SNAPSHOT_HEADER;
-    err = io_pwrite(file, header, SNAPSHOT_HEADER, 0);
+    err = snapshot_encode(meta, header);
+    if (err == 0)
+        err = io_pwrite(file, header, SNAPSHOT_HEADER, 0);
     if (err == 0)
         err = write_tables(io, file, txn, ret_bytes);
     return err != 0 ? err : io_sync(file);

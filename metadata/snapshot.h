@@ -25,7 +25,7 @@ struct snapshot_meta {
 
 void snapshot_name(char out[SNAPSHOT_NAME_MAX], uint64_t index, uint64_t term);
 bool snapshot_name_valid(const char *name); /* of a complete one: for names that peers send */
-void snapshot_encode(const struct snapshot_meta *meta, uint8_t out[SNAPSHOT_HEADER]);
+int snapshot_encode(const struct snapshot_meta *meta, uint8_t out[SNAPSHOT_HEADER]); /* -E_NOMEM */
 int snapshot_decode(const uint8_t in[SNAPSHOT_HEADER], struct snapshot_meta *ret); /* -E_CORRUPT */
 
 /* Writes the tables of `txn` (borrowed) durably under the name of `meta`; *ret_bytes is its size. The

@@ -1,5 +1,6 @@
 /* Every disk operation of a replica's life fails once: the 1st, the 2nd, … until none was reached; with an error, without
- * space, by the end of the process, by loss of power; in the first life, and in the second, which recovers. Then a
+ * space, by the end of the process, by loss of power; in the first life, and in the second, which recovers. And every
+ * allocation (not with the address sanitizer, which has its own allocator), of which nothing may leak. Then a
  * life without faults must find every change that was acknowledged, and tables that break no rule. */
 #include "common/err.h"
 #include "common/fiber.h"
@@ -10,8 +11,12 @@
 #include "metadata/command.h"
 #include "metadata/replica_impl.h"
 #include "ops.h"
+#ifdef SWEEP_MEMORY
+#include "fail_alloc.h"
+#endif
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #define FILES 20
 #define LIVES 3 /* the last one without a fault */
@@ -19,8 +24,17 @@
 #define LIFE_MS 120000
 #define SWEEP_MAX 5000
 
-enum fault { FAULT_IO, FAULT_NOSPC, FAULT_KILL, FAULT_POWER, FAULT_COUNT };
-static const char *const fault_names[FAULT_COUNT] = {"an I/O error", "no space", "kill -9", "loss of power"};
+enum fault {
+    FAULT_IO,
+    FAULT_NOSPC,
+    FAULT_KILL,
+    FAULT_POWER,
+#ifdef SWEEP_MEMORY
+    FAULT_MEMORY,
+#endif
+    FAULT_COUNT
+};
+static const char *const fault_names[] = {"an I/O error", "no space", "kill -9", "loss of power", "no memory"};
 
 struct sweep {
     struct sim *sim;
@@ -35,8 +49,8 @@ struct sweep {
 
 static _Noreturn void broken(const struct sweep *s, const char *what, int err)
 {
-    fprintf(stderr, "%s at disk operation %llu of life %u: %s (%s)\n", fault_names[s->fault], (unsigned long long)s->nth, s->fault_life, what,
-            err_name(err));
+    fprintf(stderr, "%s at operation or allocation %llu of life %u: %s (%s); again: replica_sweep %u %u %llu\n", fault_names[s->fault],
+            (unsigned long long)s->nth, s->fault_life, what, err_name(err), s->fault, s->fault_life, (unsigned long long)s->nth);
     exit(1);
 }
 
@@ -55,7 +69,7 @@ static int propose(struct replica *replica, unsigned op, const ProtobufCMessage 
     *ret_result = result.err;
     if (err == 0 && result.err == 0 && ret_session != NULL) {
         Tarn__SessionOpenReply *reply = tarn__session_open_reply__unpack(NULL, result.reply_len, result.reply);
-        *ret_session = reply->session;
+        *ret_session = reply == NULL ? 0 : reply->session;
         tarn__session_open_reply__free_unpacked(reply, NULL);
     }
     fsm_result_fini(&result);
@@ -146,7 +160,7 @@ static void life_fiber(void *arg)
                                       .trailing_entries = 4};
     struct replica *replica = NULL;
     int err = replica_start(fiber_io(), &options, &replica);
-    if (err != 0 && (s->last || (err != -E_IO && err != -E_NOSPC && err != -E_CANCELED)))
+    if (err != 0 && (s->last || (err != -E_IO && err != -E_NOSPC && err != -E_CANCELED && err != -E_NOMEM)))
         broken(s, "the replica does not start", err);
     if (err == 0) {
         for (unsigned i = 0; i < LEADS_TRIES && !replica_leads(replica) && err == 0; i++)
@@ -174,9 +188,25 @@ static void arm(struct sweep *s)
     case FAULT_NOSPC:
         sim_disk_fail(s->host, s->nth, 3, -E_NOSPC);
         break;
+#ifdef SWEEP_MEMORY
+    case FAULT_MEMORY:
+        fail_alloc_arm(s->nth);
+        break;
+#endif
     default:
         sim_disk_crash_at(s->host, s->nth, s->fault == FAULT_POWER);
     }
+}
+
+/* The life is over; true when the fault was reached. */
+static bool disarm(struct sweep *s, uint64_t ops)
+{
+#ifdef SWEEP_MEMORY
+    if (s->fault == FAULT_MEMORY)
+        return fail_alloc_disarm();
+#endif
+    sim_disk_fail(s->host, 0, 0, 0);
+    return ops >= s->nth;
 }
 
 /* ---- all lives of one fault; true when it was reached */
@@ -191,14 +221,14 @@ static bool run(enum fault fault, unsigned fault_life, uint64_t nth)
         uint64_t before = sim_disk_ops(s.host);
         s.last = s.life + 1 == LIVES;
         s.ended = false;
-        if (s.life == fault_life)
-            arm(&s);
         if (fiber_spawn(io, "life", life_fiber, &s) != 0)
             abort();
+        if (s.life == fault_life)
+            arm(&s);
         if (sim_run(s.sim, LIFE_MS, has_ended, &s) != SIM_DONE)
             broken(&s, "a life does not come to its end", 0);
-        sim_disk_fail(s.host, 0, 0, 0);
-        reached |= s.life == fault_life && sim_disk_ops(s.host) - before >= nth;
+        if (s.life == fault_life)
+            reached = disarm(&s, sim_disk_ops(s.host) - before);
         sim_host_crash(s.host, s.life == 1); /* unwinds; the second life always ends with a loss of power */
         sim_run(s.sim, 1, NULL, NULL);
     }
@@ -211,15 +241,33 @@ static bool run(enum fault fault, unsigned fault_life, uint64_t nth)
     return reached;
 }
 
-int main(void)
+/* The same, and nothing is left of it. */
+static bool run_whole(enum fault fault, unsigned fault_life, uint64_t nth)
+{
+#ifdef SWEEP_MEMORY
+    uint64_t live = fail_alloc_live();
+    bool reached = run(fault, fault_life, nth);
+    if (fail_alloc_live() > live + 1) { /* 1: see core_begin() */
+        struct sweep s = {.fault = fault, .fault_life = fault_life, .nth = nth};
+        broken(&s, "memory is leaked", 0);
+    }
+    return reached;
+#else
+    return run(fault, fault_life, nth);
+#endif
+}
+
+int main(int argc, char **argv)
 {
     unsigned runs = 0;
     log_init("sweep");
+    if (argc == 4) /* FAULT LIFE N, as numbers: that one again, with its log */
+        return run(FAULT_IO, 0, SWEEP_MAX) || run_whole((enum fault)atoi(argv[1]), (unsigned)atoi(argv[2]), strtoull(argv[3], NULL, 10)) ? 0 : 1;
     log_set_level(LOG_OFF);
-    for (unsigned fault = 0; fault < FAULT_COUNT; fault++)
+    for (unsigned fault = argc == 2 ? (unsigned)atoi(argv[1]) : 0; fault < FAULT_COUNT; fault++) /* from that one on */
         for (unsigned life = 0; life < LIVES - 1; life++) {
             uint64_t nth = 1;
-            while (nth < SWEEP_MAX && run(fault, life, nth))
+            while (nth < SWEEP_MAX && run_whole(fault, life, nth))
                 nth++;
             runs += (unsigned)nth;
             if (nth < 50 || nth == SWEEP_MAX) {
