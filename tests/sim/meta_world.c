@@ -13,6 +13,7 @@
 #define DOWN_MS_MAX 3000
 #define PARTITION_MS_MAX 4000
 #define PAUSE_MS_MAX 4000
+#define AWAKE_MS_MAX 600
 #define AILING_MS_MAX 3000
 #define SEGMENT_BYTES KIB(128) /* small, so that segments end and are dropped in every run */
 #define DISK_BYTES GIB(1)
@@ -357,6 +358,20 @@ static void pause_one(struct meta_world *world, struct meta_host *victim)
     sim_host_pause(victim->host, true);
 }
 
+/* A client's machine sleeps, and has no network for a while after it awoke: what it knows is old, and nobody tells it. */
+static void sleep_and_wake(struct meta_world *world, struct meta_host *victim)
+{
+    if (!unharmed(victim))
+        return;
+    world->faults.pauses++;
+    cut_all(world, victim->host, 3, true);
+    sim_host_pause(victim->host, true);
+    run_ms(world, draw(world, PAUSE_MS_MAX));
+    sim_host_pause(victim->host, false);
+    run_ms(world, draw(world, AWAKE_MS_MAX));
+    cut_all(world, victim->host, 3, false);
+}
+
 static void clock_fault(struct meta_world *world)
 {
     struct sim_host *host = any_host(world);
@@ -371,7 +386,7 @@ void meta_world_fault(struct meta_world *world)
 {
     struct meta_host *victim = some_replica(world);
     bool minority = harmed(world) < (world->n_replicas - 1) / 2;
-    switch (draw(world, 20)) {
+    switch (draw(world, 21)) {
     case 0:
     case 1:
     case 2:
@@ -399,6 +414,9 @@ void meta_world_fault(struct meta_world *world)
     case 12:
     case 13:
         pause_one(world, draw(world, 4) == 0 ? &world->clients[draw(world, META_WORLD_CLIENTS)] : victim);
+        break;
+    case 20:
+        sleep_and_wake(world, &world->clients[draw(world, META_WORLD_CLIENTS)]);
         break;
     case 14:
         clock_fault(world);
