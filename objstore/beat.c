@@ -194,12 +194,12 @@ static int delete_chunk(struct store *s, uint64_t chunk, uint64_t generation)
     int err = store_hold_all(s, chunk, false, true, &held);
     if (err != 0)
         return err == -E_NOENT ? 0 : err;
-    /* A newer generation has come since: this is not the chunk that was meant. */
+    /* A newer generation has come since: this is not the chunk that was meant. Noted first: from the moment it is out
+     * of the table a write would make it anew (C16), with a file that is about to be removed. */
+    store_note_deleted(s, chunk);
     if (held.chunk->generation <= generation)
         err = volume_delete(s->volume, held.chunk);
     store_release(s, &held);
-    if (err == 0)
-        store_note_deleted(s, chunk);
     return err;
 }
 

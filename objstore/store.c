@@ -205,6 +205,9 @@ int store_hold(struct store *s, uint64_t id, bool make, uint32_t first, uint32_t
         store_release(s, ret);
         if (!dead)
             return -E_NOENT;
+        err = make ? store_refuses(s, id) : 0; /* it was deleted while we waited for it */
+        if (err != 0)
+            return err;
     }
 }
 
