@@ -28,6 +28,8 @@ int file_session(struct file *file, uint64_t *ret_session);
 int64_t file_read(struct file *file, void *buf, size_t n, uint64_t offset);
 /* All n bytes or an error; the size is visible everywhere when it returns, the mtime too unless the
  * file did not grow: then it follows within a second of writing, or with sync, attr or close.
+ * An error: some of the bytes may be there, but none behind the file's end. -E_NO_SESSION: they may still come, whole or in
+ * part, until the service has released the session.
  * append: offset is ignored; the file first grows by n in one change, which makes the place ours
  * alone, then the data goes there. When the data then cannot be stored, zeros remain in that place. */
 int file_write(struct file *file, const void *buf, size_t n, uint64_t offset, bool append);

@@ -5,6 +5,7 @@
 
 #include "file.h"
 
+#include "common/coll.h"
 #include "common/err.h"
 #include "common/fiber.h"
 
@@ -24,6 +25,8 @@ struct extent_ref {
     uint64_t checked_ms; /* when it was last known to be in the file's map, */
     uint64_t version;    /* under which version of the inode */
     uint64_t fetch;      /* and by which fetch; 0 = by none */
+    uint64_t sized_to;   /* the file had this size while the chunk was in its map and open: what is written to the
+                            chunk behind it may be cut away unseen, until it is told with the chunk's number (C23) */
     Tarn__Extent *extent;
 };
 struct extent_ref *extent_ref_create(Tarn__Extent *extent); /* takes it; NULL: no memory, freed */
@@ -38,6 +41,7 @@ static inline bool extent_covers(const Tarn__Extent *extent, uint64_t offset)
 /* Part of the map: [from, to), extents in order with holes between them, or inline bytes. */
 struct map_page {
     uint64_t from, to;
+    uint64_t size; /* of the file */
     uint64_t fetched_ms;
     uint64_t version; /* of the inode: while it has this one, the page is true */
     uint64_t fetch;   /* number of the fetch that brought it */
@@ -66,8 +70,9 @@ struct inode {
     struct fiber_mutex fetching;
     struct extent_ref *open[OPEN_MAX]; /* chunks we may write to; NULL: free */
     struct fiber_mutex preparing;      /* one chunk is made writable at a time */
-    uint64_t grow_to;        /* highest end of stored data that is not told yet; 0 = none */
+    struct list grows;       /* struct grow_call: ends of stored data that nobody is telling yet */
     struct fiber_mutex growing;
+    bool tail_owed;          /* a write failed: what it left behind the end is to be cut */
     bool mtime_owed;
     bool settled; /* nothing of this file is on its way to a disk because of a close before */
 };
@@ -149,6 +154,17 @@ int file_check_end(struct file_check *check, bool *ret_same);
 /* The extent at offset (counted) or NULL and the end of the hole. */
 struct extent_ref *map_page_find(const struct map_page *page, uint64_t offset, uint64_t *ret_hole_end);
 
+/* The chunks one call wrote to behind their sized_to, each with the file's end of that. A call writes at most
+ * WRITE_PIECE at a time, and extents are seldom shorter than a window. */
+#define WRITE_PIECE MIB(16)
+#define WRITTEN_MAX 64
+struct written {
+    unsigned n;
+    struct {
+        uint64_t chunk, end;
+    } to[WRITTEN_MAX];
+};
+
 /* Runs jobs of one call, at most FILE_JOBS_MAX at a time; the first error is the result. */
 #define FILE_JOBS_MAX 8
 struct file_job {
@@ -159,6 +175,7 @@ struct file_job {
     uint64_t offset;        /* reads: in the chunk; writes: in the file */
     uint8_t *buf;
     size_t n;
+    struct written *written; /* writes */
 };
 struct file_jobs {
     struct fiber_group group;
@@ -175,5 +192,6 @@ struct file_retry {
 int file_retry_pause(struct file *file, struct file_retry *retry);
 
 int file_mtime_flush(struct file *file); /* tells the mtime that is owed, if it is */
+int file_tail_settle(struct file *file); /* cuts what a failed write left behind the end, if that is owed */
 
 #endif

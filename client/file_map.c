@@ -60,6 +60,7 @@ int inode_get(struct file *file, uint64_t ino, struct inode **ret)
         if (!inode)
             return -E_NOMEM;
         inode->ino = ino;
+        list_init(&inode->grows);
         if (map_put(inodes, ino, inode) < 0) {
             free(inode);
             return -E_NOMEM;
@@ -195,6 +196,7 @@ static struct map_page *page_from(Tarn__FileMapReply *reply, uint64_t offset, ui
         return NULL;
     page->from = reply->inline_data ? 0 : offset;
     page->to = reply->next ? reply->next : UINT64_MAX;
+    page->size = reply->attr->size;
     page->fetched_ms = now_ms;
     page->version = reply->attr->version;
     page->fetch = fetch;
@@ -282,6 +284,7 @@ static void open_compare(struct inode *inode, const struct map_page *page)
             ref->checked_ms = page->fetched_ms;
             ref->version = page->version;
             ref->fetch = page->fetch;
+            ref->sized_to = page->size;
         } else {
             inode->lost++;
             inode_open_drop(inode, ref);

@@ -15,10 +15,12 @@
 #include "common/check.h"
 #include "common/coll.h"
 #include "common/err.h"
+#include "common/log.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#define GROW_WRITTEN_MAX 256 /* chunks named by one change of the size, the service's bound */
 #define MTIME_MS 1000 /* pure overwrites tell mtime and end at most this often */
 
 /* ------------------------------------------------------------------ a chunk to write to */
@@ -33,7 +35,7 @@ static int chunk_ask(struct file *file, unsigned op, ProtobufCMessage *request, 
     if (r < 0)
         return r;
     Tarn__Extent *extent = take_ptr(reply->extent);
-    uint64_t version = reply->version;
+    uint64_t version = reply->version, size = reply->size;
     if (ret_data) {
         *ret_data = reply->inline_data;
         reply->inline_data = (ProtobufCBinaryData){0};
@@ -47,6 +49,7 @@ static int chunk_ask(struct file *file, unsigned op, ProtobufCMessage *request, 
     if (version != 0)
         inode_step(file->inode, version);
     (*ret)->version = version;
+    (*ret)->sized_to = size;
     return 0;
 }
 
@@ -173,8 +176,23 @@ static int write_again(struct file *file, struct extent_ref *ref, struct file_re
     return r == -E_TIMEOUT ? -E_UNAVAIL : r;
 }
 
+static int written_add(struct written *written, const struct extent_ref *ref, uint64_t end)
+{
+    if (end <= ref->sized_to)
+        return 0;
+    unsigned i = 0;
+    while (i < written->n && written->to[i].chunk != ref->extent->chunk)
+        i++;
+    if (i == WRITTEN_MAX)
+        return -E_NOMEM;
+    if (i == written->n)
+        written->to[written->n++].chunk = ref->extent->chunk;
+    written->to[i].end = MAX(written->to[i].end, end);
+    return 0;
+}
+
 /* At most one window, within one chunk. Returns the bytes written. */
-static int64_t write_window(struct file *file, const uint8_t *buf, size_t n, uint64_t offset)
+static int64_t write_window(struct file *file, const uint8_t *buf, size_t n, uint64_t offset, struct written *written)
 {
     struct file_retry retry = {0};
     for (;;) {
@@ -190,8 +208,10 @@ static int64_t write_window(struct file *file, const uint8_t *buf, size_t n, uin
             r = stores_write(file->stores, file->session, extent, extent->chunk_offset + in_extent, buf, part, sync,
                              &ref->lives);
         }
-        if (r == 0)
-            return (int64_t)part;
+        if (r == 0) {
+            r = written_add(written, ref, offset + part);
+            return r < 0 ? r : (int64_t)part;
+        }
         if (r == -E_NOENT && !ref)
             return r; /* the file itself is gone */
         r = write_again(file, ref, &retry, r);
@@ -203,7 +223,7 @@ static int64_t write_window(struct file *file, const uint8_t *buf, size_t n, uin
 static int write_job(struct file_job *job)
 {
     while (job->n > 0) {
-        int64_t done = write_window(job->file, job->buf, job->n, job->offset);
+        int64_t done = write_window(job->file, job->buf, job->n, job->offset, job->written);
         if (done < 0)
             return (int)done;
         job->buf += done;
@@ -213,10 +233,10 @@ static int write_job(struct file_job *job)
     return 0;
 }
 
-static int write_data(struct file *file, const void *buf, size_t n, uint64_t offset)
+static int write_data(struct file *file, const void *buf, size_t n, uint64_t offset, struct written *written)
 {
     struct file_jobs jobs = {0};
-    struct file_job job = {.run = write_job, .jobs = &jobs, .file = file};
+    struct file_job job = {.run = write_job, .jobs = &jobs, .file = file, .written = written};
     job.buf = (uint8_t *)buf;
     job.offset = offset;
     if (offset % MIB(1) + n <= MIB(1)) {
@@ -321,32 +341,142 @@ int file_flush(struct file *file)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
     int r = file_writes(file) ? file_lives(file) : 0; /* who wrote through it must learn that it may be in vain */
+    if (r == 0)
+        r = file_tail_settle(file);
     return r < 0 || file_lives(file) < 0 ? r : file_mtime_flush(file);
 }
 
-/* Tells the end of data that is stored. Writers that come while one change is under way wait for it
- * and share the next. */
-static int grow(struct file *file, uint64_t end)
+/* One writer's data, stored and not told yet. */
+struct grow_call {
+    struct list entry; /* in the inode's `grows` or in the batch that is being told */
+    uint64_t end;
+    const struct written *written;
+    bool linked, told;
+};
+
+static void written_confirm(struct inode *inode, const Tarn__WrittenTo *to)
+{
+    for (unsigned i = 0; i < OPEN_MAX; i++)
+        if (inode->open[i] && inode->open[i]->extent->chunk == to->chunk)
+            inode->open[i]->sized_to = MAX(inode->open[i]->sized_to, to->end);
+}
+
+/* The chunks are not what was written to any more. */
+static void written_forget(struct inode *inode, const struct written *written)
+{
+    for (unsigned w = 0; w < written->n; w++)
+        for (unsigned i = 0; i < OPEN_MAX; i++)
+            if (inode->open[i] && inode->open[i]->extent->chunk == written->to[w].chunk)
+                inode_open_drop(inode, inode->open[i]);
+}
+
+static int grow_send(struct file *file, const struct list *batch, size_t n_written)
 {
     struct inode *inode = file->inode;
-    inode->grow_to = MAX(inode->grow_to, end);
-    int r = fiber_mutex_lock(&inode->growing);
+    _cleanup_free_ Tarn__WrittenTo *items = calloc(n_written + 1, sizeof *items);
+    _cleanup_free_ Tarn__WrittenTo **pointers = calloc(n_written + 1, sizeof *pointers);
+    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+    request.mask = TARN__SET_ATTR_BITS__SA_GROW;
+    request.written = pointers;
+    if (!items || !pointers)
+        return -E_NOMEM;
+    list_foreach(batch, it) {
+        const struct grow_call *call = list_entry(it, struct grow_call, entry);
+        request.size = MAX(request.size, call->end);
+        for (unsigned i = 0; i < call->written->n; i++) {
+            Tarn__WrittenTo *item = pointers[request.n_written] = &items[request.n_written];
+            tarn__written_to__init(item);
+            item->chunk = call->written->to[i].chunk;
+            item->end = call->written->to[i].end;
+            request.n_written++;
+        }
+    }
+    inode->mtime_owed = false;
+    int r = setattr(file, &request, NULL);
     if (r < 0)
         return r;
-    if (inode->grow_to >= end) { /* else somebody told it together with his own */
-        Tarn__SetAttr request = TARN__SET_ATTR__INIT;
-        request.mask = TARN__SET_ATTR_BITS__SA_GROW;
-        request.size = inode->grow_to;
-        inode->grow_to = 0;
-        inode->mtime_owed = false;
-        r = setattr(file, &request, NULL);
+    inode->size_told_ms = io_mono_ms(file->io) + 1;
+    for (size_t i = 0; i < request.n_written; i++)
+        written_confirm(inode, &items[i]);
+    return 0;
+}
+
+/* The waiting calls that go into one request with `own`. One that was in a batch that failed goes alone: the
+ * fault may have been another's. */
+static size_t grow_collect(struct inode *inode, struct grow_call *own, struct list *ret)
+{
+    size_t n = own->written->n;
+    bool alone = !own->linked;
+    list_init(ret);
+    if (own->linked)
+        list_remove(&own->entry);
+    own->linked = true;
+    list_append(ret, &own->entry);
+    if (alone)
+        return n;
+    list_foreach_safe(&inode->grows, it, next) {
+        struct grow_call *call = list_entry(it, struct grow_call, entry);
+        if (n + call->written->n > GROW_WRITTEN_MAX)
+            break;
+        n += call->written->n;
+        list_remove(&call->entry);
+        list_append(ret, &call->entry);
+    }
+    return n;
+}
+
+/* Tells the end of data that is stored. Writers that come while one change is under way wait for it
+ * and share the next. -E_STALE: something of it was cut away meanwhile, the size is as it was. */
+static int grow(struct file *file, uint64_t end, const struct written *written)
+{
+    struct inode *inode = file->inode;
+    struct grow_call own = {.end = end, .written = written, .linked = true};
+    list_append(&inode->grows, &own.entry);
+    int r = fiber_mutex_lock(&inode->growing);
+    if (r < 0) {
+        if (own.linked)
+            list_remove(&own.entry);
+        return r;
+    }
+    if (!own.told) { /* else somebody told it together with his own */
+        struct list batch;
+        size_t n = grow_collect(inode, &own, &batch);
+        r = file_tail_settle(file);
         if (r == 0)
-            inode->size_told_ms = io_mono_ms(file->io) + 1;
-        else
-            inode->grow_to = MAX(inode->grow_to, request.size); /* who wanted to share it asks himself */
+            r = grow_send(file, &batch, n);
+        list_foreach_safe(&batch, it, next) {
+            struct grow_call *call = list_entry(it, struct grow_call, entry);
+            call->told = r == 0;
+            call->linked = false;
+            list_remove(&call->entry);
+        }
     }
     fiber_mutex_unlock(&inode->growing);
     return r;
+}
+
+/* Chunks that reach behind `size` may have been sealed there by a change of ours. */
+static void open_drop_behind(struct inode *inode, uint64_t size)
+{
+    for (unsigned i = 0; i < OPEN_MAX; i++) {
+        struct extent_ref *ref = inode->open[i];
+        if (ref && ref->extent->offset + ref->extent->length > size)
+            inode_open_drop(inode, ref);
+    }
+}
+
+int file_tail_settle(struct file *file)
+{
+    struct inode *inode = file->inode;
+    if (!inode->tail_owed)
+        return 0;
+    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+    request.mask = TARN__SET_ATTR_BITS__SA_CUT_TAIL;
+    inode->tail_owed = false;
+    int r = setattr(file, &request, NULL);
+    inode->tail_owed |= r < 0 && r != -E_NOENT && r != -E_NO_SESSION; /* with the session the service does it */
+    open_drop_behind(inode, inode->size);
+    return r == -E_NOENT ? 0 : r;
 }
 
 int file_extend(struct file *file, uint64_t size)
@@ -356,7 +486,18 @@ int file_extend(struct file *file, uint64_t size)
         return -E_BADF;
     if (file_lives(file) < 0)
         return -E_NO_SESSION;
-    return size > INT64_MAX ? -E_FBIG : grow(file, size);
+    if (size > INT64_MAX)
+        return -E_FBIG;
+    int r = file_tail_settle(file);
+    if (r < 0)
+        return r;
+    uint64_t before = file->inode->size;
+    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+    request.mask = TARN__SET_ATTR_BITS__SA_GROW | TARN__SET_ATTR_BITS__SA_CUT_TAIL;
+    request.size = size;
+    r = setattr(file, &request, NULL);
+    open_drop_behind(file->inode, before);
+    return r;
 }
 
 /* A write within the size we know tells nothing, unless that knowledge is old: another client may
@@ -371,7 +512,7 @@ static bool must_tell(const struct file *file, uint64_t end)
 /* One try of a fresh file's write. *ret_done: the chunks written to were in the file's map when the end was
  * told, or when the check beside the transfer was answered. When others changed the inode meanwhile,
  * the map is fetched, which finds what is lost. */
-static int write_fresh(struct file *file, const void *buf, size_t n, uint64_t offset, bool *ret_done)
+static int write_fresh(struct file *file, const void *buf, size_t n, uint64_t offset, struct written *written, bool *ret_done)
 {
     struct inode *inode = file->inode;
     struct file_check check;
@@ -379,12 +520,12 @@ static int write_fresh(struct file *file, const void *buf, size_t n, uint64_t of
     bool same, checked = !must_tell(file, end);
     if (checked)
         file_check_begin(&check, file, offset);
-    int r = write_data(file, buf, n, offset);
+    int r = write_data(file, buf, n, offset, written);
     int asked = checked ? file_check_end(&check, &same) : 0;
     if (r == 0 && asked == 0) {
         inode->mtime_owed = true;
-        if (end > inode->size || !checked)
-            r = grow(file, end);
+        if (end > inode->size || !checked || written->n > 0)
+            r = grow(file, end, written);
         if (r == 0 && !checked && inode->jumps != jumps)
             r = file_map_fetch(file, offset, 0, NULL);
     }
@@ -392,41 +533,126 @@ static int write_fresh(struct file *file, const void *buf, size_t n, uint64_t of
     return r < 0 ? r : asked;
 }
 
-/* Each further try means that somebody has truncated the file meanwhile: then it is as if we had
- * written before him. */
-#define WRITE_TRIES_MAX 8
-
-static int write_known(struct file *file, const void *buf, size_t n, uint64_t offset)
+static int write_told(struct file *file, const void *buf, size_t n, uint64_t offset, struct written *written)
 {
-    uint64_t end = offset + n;
-    bool done = false;
-    for (unsigned i = 0; file->fresh && !done && i < WRITE_TRIES_MAX; i++) {
-        int r = write_fresh(file, buf, n, offset, &done);
-        if (r < 0)
-            return r;
-    }
-    if (file->fresh)
-        return 0;
-    int r = write_data(file, buf, n, offset);
-    if (r == 0 && must_tell(file, end))
-        r = grow(file, end);
+    int r = write_data(file, buf, n, offset, written);
+    if (r == 0 && (written->n > 0 || must_tell(file, offset + n)))
+        r = grow(file, offset + n, written);
     else if (r == 0)
         file->inode->mtime_owed = true;
     return r;
 }
 
-static int append(struct file *file, const void *buf, size_t n)
+/* Each further try means that somebody has truncated the file meanwhile: then it is as if we had
+ * written before him. */
+#define WRITE_TRIES_MAX 8
+
+static int write_piece(struct file *file, const void *buf, size_t n, uint64_t offset)
 {
-    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
-    request.mask = TARN__SET_ATTR_BITS__SA_GROW;
-    request.append_bytes = n;
-    uint64_t size = 0;
-    int r = setattr(file, &request, &size);
+    struct file_retry retry = {0};
+    for (unsigned tries = 0; tries < WRITE_TRIES_MAX;) {
+        struct written written = {0};
+        bool done = true;
+        int r = file->fresh ? write_fresh(file, buf, n, offset, &written, &done)
+                            : write_told(file, buf, n, offset, &written);
+        tries += r == 0;
+        if (r == -E_STALE) { /* cut away behind the end before it was told */
+            written_forget(file->inode, &written);
+            r = write_again(file, NULL, &retry, r);
+            done = false;
+        }
+        if (r < 0 || done)
+            return r;
+    }
+    return 0;
+}
+
+/* A write that has failed may have put bytes behind the end, where nobody must ever see them (C24). */
+static int write_failed(struct file *file, int err, uint64_t end)
+{
+    if (err == -E_NOENT || file_lives(file) < 0 || !must_tell(file, end))
+        return err;
+    file->inode->tail_owed = true;
+    int r = file_tail_settle(file);
+    if (r < 0)
+        log_debug("inode %llu: what a failed write left is not cut yet: %s", (unsigned long long)file->inode->ino,
+                  err_sentence(r));
+    return err;
+}
+
+static int write_known(struct file *file, const uint8_t *buf, size_t n, uint64_t offset)
+{
+    while (n > 0) {
+        size_t piece = MIN(n, (size_t)WRITE_PIECE);
+        int r = write_piece(file, buf, piece, offset);
+        if (r < 0)
+            return write_failed(file, r, offset + piece);
+        buf += piece;
+        offset += piece;
+        n -= piece;
+    }
+    return 0;
+}
+
+/* The place of n bytes at the end: *ret_offset. The chunk at the end, if we have one, must still be open then,
+ * or the bytes could be cut away before the stores refuse them. */
+static int append_reserve(struct file *file, size_t n, uint64_t *ret_offset)
+{
+    struct inode *inode = file->inode;
+    struct file_retry retry = {0};
+    for (;;) {
+        Tarn__WrittenTo item = TARN__WRITTEN_TO__INIT, *items[] = {&item};
+        Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+        request.mask = TARN__SET_ATTR_BITS__SA_GROW;
+        request.append_bytes = n;
+        _cleanup_(extent_ref_dropp) struct extent_ref *ref = inode_open_find(inode, inode->size);
+        if (ref) {
+            extent_ref_take(ref);
+            item.chunk = ref->extent->chunk;
+            item.end = ref->extent->offset + ref->extent->length;
+            request.written = items;
+            request.n_written = 1;
+        }
+        uint64_t size = 0;
+        int r = setattr(file, &request, &size);
+        if (r == 0 && size < n)
+            return -E_PROTO;
+        if (r == 0 && ref)
+            ref->sized_to = MAX(ref->sized_to, size);
+        *ret_offset = size - n;
+        if (r != -E_STALE)
+            return r;
+        r = write_again(file, ref, &retry, r);
+        if (r < 0)
+            return r;
+    }
+}
+
+static int append(struct file *file, const uint8_t *buf, size_t n)
+{
+    uint64_t offset = 0;
+    struct file_retry retry = {0};
+    int r = file_tail_settle(file);
+    if (r == 0)
+        r = append_reserve(file, n, &offset);
     if (r < 0)
         return r;
-    if (size < n)
-        return -E_PROTO;
-    return write_data(file, buf, n, size - n);
+    while (r == 0 && n > 0) {
+        struct written written = {0};
+        size_t piece = MIN(n, (size_t)WRITE_PIECE);
+        r = write_data(file, buf, piece, offset, &written);
+        if (r == 0 && written.n > 0)
+            r = grow(file, 0, &written); /* the size is told; are the chunks there? */
+        if (r == -E_STALE) {
+            written_forget(file->inode, &written);
+            r = write_again(file, NULL, &retry, r);
+        } else if (r == 0) {
+            buf += piece;
+            offset += piece;
+            n -= piece;
+        }
+    }
+    return r == 0 && offset <= file->inode->size ? 0 : write_failed(file, r, offset + n); /* 0: cut off meanwhile */
 }
 
 int file_write(struct file *file, const void *buf, size_t n, uint64_t offset, bool to_end)
@@ -518,38 +744,6 @@ int file_sync(struct file *file)
     return result < 0 ? result : sync_closed(file);
 }
 
-/* Cuts the open chunk in which the new end lies at its members, so that what is behind it never comes
- * back when the file grows. A sealed one is cut by the service: its extent gets shorter. */
-static int cut_boundary(struct file *file, uint64_t size)
-{
-    struct file_retry retry = {0};
-    for (;;) {
-        struct map_page *page = NULL;
-        struct file_view view = {.fetches = file->inode->fetches, .fetched = file->fresh};
-        int r = file_map_page(file, &view, size, &page);
-        if (r < 0 || page->is_inline || size >= file->inode->size)
-            return r;
-        uint64_t hole_end;
-        _cleanup_(extent_ref_dropp) struct extent_ref *ref = map_page_find(page, size, &hole_end);
-        if (!ref || ref->extent->offset == size ||
-            ref->extent->state != TARN__CHUNK_STATE__CHUNK_OPEN)
-            return 0;
-        extent_ref_drop(take_ptr(ref));
-        r = chunk_writable(file, size, &ref);
-        if (r == 0) {
-            const Tarn__Extent *extent = ref->extent;
-            ref->dirty = true;
-            r = stores_truncate(file->stores, file->session, ref->extent,
-                                extent->chunk_offset + (size - extent->offset), &ref->lives);
-        }
-        if (r == 0)
-            return 0;
-        r = write_again(file, ref, &retry, r);
-        if (r < 0)
-            return r;
-    }
-}
-
 int file_truncate(struct file *file, uint64_t size)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
@@ -560,21 +754,18 @@ int file_truncate(struct file *file, uint64_t size)
     if (size > INT64_MAX)
         return -E_FBIG;
     struct inode *inode = file->inode;
-    inode_pages_drop(inode); /* the boundary as it is now */
-    int r = cut_boundary(file, size);
+    uint64_t before = inode->size;
+    int r = file_tail_settle(file);
     if (r < 0)
         return r;
     Tarn__SetAttr request = TARN__SET_ATTR__INIT;
-    request.mask = TARN__SET_ATTR_BITS__SA_SIZE;
+    request.mask = TARN__SET_ATTR_BITS__SA_SIZE | TARN__SET_ATTR_BITS__SA_CUT_TAIL;
     request.size = size;
     r = setattr(file, &request, NULL);
     inode_pages_drop(inode);
-    for (unsigned i = 0; i < OPEN_MAX; i++) {
-        struct extent_ref *ref = inode->open[i];
-        if (!ref || ref->extent->offset < size)
-            continue;
-        ref->dirty = false; /* nothing of it is left to keep */
-        inode_open_drop(inode, ref);
-    }
+    for (unsigned i = 0; i < OPEN_MAX; i++)
+        if (inode->open[i] && inode->open[i]->extent->offset >= size)
+            inode->open[i]->dirty = false; /* nothing of it is left to keep */
+    open_drop_behind(inode, MIN(before, size));
     return r;
 }

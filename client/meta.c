@@ -614,6 +614,7 @@ static void session_end(struct meta *meta)
     Tarn__SessionEnd end = TARN__SESSION_END__INIT;
     end.ctx = &ctx;
     end.session = meta->session;
+    end.seal = true;
     struct leader_call c = {
         .op = OP_SESSION_END,
         .request = &end.base,

@@ -45,7 +45,6 @@ int stores_write(struct stores *stores, uint64_t session, Tarn__Extent *extent, 
 /* What was written with these lives is on disk at every member: `lives` is empty then. -E_IO: a member that counts stopped
  * in between, so bytes may be gone; told once, `lives` is empty. After other errors it is as before. */
 int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent, struct store_lives *lives);
-int stores_truncate(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t length, struct store_lives *lives);
 int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent); /* carries out extent->clone_of, on disk everywhere */
 /* A read-only descriptor of the chunk's file when a replica is on this machine and the chunk is
  * sealed; kept in a bounded cache (borrowed until the next call that waits, dup() to keep).

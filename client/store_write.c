@@ -27,7 +27,7 @@
 struct chunk_change {
     unsigned op;
     uint64_t session;        /* whose */
-    uint64_t offset, length; /* TRUNCATE and CLONE: length only */
+    uint64_t offset, length; /* CLONE: length only */
     const void *data;        /* PUT */
     uint32_t crcs[STORE_CRCS_MAX];
     size_t n_crcs;
@@ -69,7 +69,6 @@ static void members_from(const struct stores *stores, const Tarn__Extent *extent
 union change_request {
     Tarn__ChunkPut put;
     Tarn__ChunkSync sync;
-    Tarn__ChunkTruncate truncate;
     Tarn__ChunkClone clone;
 };
 
@@ -104,15 +103,6 @@ static const ProtobufCMessage *request_fill(union change_request *request, struc
         request->sync.n_members = m->n;
         request->sync.members = m->pointers;
         return &request->sync.base;
-    case OP_CHUNK_TRUNCATE:
-        tarn__chunk_truncate__init(&request->truncate);
-        request->truncate.chunk = m->chunk;
-        request->truncate.generation = m->generation;
-        request->truncate.session = change->session;
-        request->truncate.length = change->length;
-        request->truncate.n_members = m->n;
-        request->truncate.members = m->pointers;
-        return &request->truncate.base;
     default:
         CHECK(change->op == OP_CHUNK_CLONE);
         tarn__chunk_clone__init(&request->clone);
@@ -354,16 +344,6 @@ int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent, s
     log_warn("chunk %llx: a store that was written to has lost power before the bytes were on its disk: they may be gone",
              (unsigned long long)extent->chunk);
     return -E_IO;
-}
-
-int stores_truncate(struct stores *stores, uint64_t session, Tarn__Extent *extent, uint64_t length, struct store_lives *lives)
-{
-    struct chunk_change change = {.op = OP_CHUNK_TRUNCATE, .session = session, .length = length};
-    struct store_lives took;
-    int r = change_run(stores, extent, &change, &took);
-    if (r == 0)
-        store_lives_add(lives, &took);
-    return r;
 }
 
 int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent)

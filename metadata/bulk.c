@@ -37,7 +37,7 @@ static handler item_handler(const Tarn__BatchItem *item, const void **ret_messag
 static const char *item_refusal(const Tarn__BatchItem *item)
 {
     const Tarn__Create *create = item->create;
-    const uint32_t sizes = TARN__SET_ATTR_BITS__SA_SIZE | TARN__SET_ATTR_BITS__SA_GROW;
+    const uint32_t sizes = TARN__SET_ATTR_BITS__SA_SIZE | TARN__SET_ATTR_BITS__SA_GROW | TARN__SET_ATTR_BITS__SA_CUT_TAIL;
     if (create != NULL && create->open && !create->exclusive)
         return "opens a file that may exist";
     if (item->set_attr != NULL && (item->set_attr->mask & sizes) != 0)

@@ -14,6 +14,7 @@
 #define CHUNK_COPY_TASKS_MAX 16        /* COPY under way to, and from, one disk: 1 GiB, seconds of work */
 #define ENDANGERED_WEAK 100            /* level in TABLE_ENDANGERED of chunks in too few domains */
 #define CHUNK_COMMIT_EXTENTS_MAX 16384 /* of one object: 1 TiB in full chunks */
+#define CHUNK_WRITTEN_MAX 256          /* named by one change of a size */
 
 int chunk_get(struct tables *t, uint64_t id, struct chunk *ret); /* -E_NOENT */
 /* Puts the row and keeps the counters, the endangered index and the reverse index in step. A chunk
@@ -58,6 +59,11 @@ int chunk_file_drop(struct tables *t, uint64_t ino, unsigned max, bool *ret_done
 int chunk_file_freeze(struct tables *t, uint64_t ino);
 /* Truncates or extends; sets size and allocated, the caller puts the inode. */
 int chunk_file_resize(struct tables *t, struct inode *inode, uint64_t size);
+/* Cuts the map at `size`: chunks behind it go, one that reaches over it is sealed there if it is open. The size
+ * stays; the caller puts the inode. */
+int chunk_file_cut(struct tables *t, struct inode *inode, uint64_t size);
+/* -E_STALE when one of the chunks is not in the file's map up to where it was written (C23). */
+int chunk_file_written(struct tables *t, uint64_t ino, Tarn__WrittenTo *const *written, size_t n);
 /* The last writer is gone: open chunks are cut to the file's size and sealed, many in steps. */
 int chunk_file_seal(struct tables *t, uint64_t ino);
 int chunk_seal_due_step(struct tables *t, unsigned steps, unsigned *ret_done);

@@ -80,26 +80,28 @@ int chunk_file_drop(struct tables *t, uint64_t ino, unsigned max, bool *ret_done
     return err;
 }
 
-/* An extent of a sealed chunk is cut. One of an open chunk stays: the truncating client has cut the
- * chunk at its members before it came here (C6), and writers go on in it. */
-static int extent_cut(struct tables *t, struct inode *inode, struct extent *extent, uint64_t length)
+/* Of an open chunk: without `seal` it stays as it is: clients that do not know SA_CUT_TAIL have cut the chunk at its
+ * members before they come, and writers go on in it. */
+static int extent_cut(struct tables *t, struct inode *inode, struct extent *extent, uint64_t length, bool seal)
 {
     struct chunk chunk;
     int err = chunk_get(t, extent->chunk, &chunk);
-    if (err != 0 || chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN)
+    bool open = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN;
+    if (err != 0 || (open && !seal))
         return err;
     inode->allocated -= extent->length - length;
     extent->length = length;
-    return extent_put(t, inode->ino, extent);
+    err = extent_put(t, inode->ino, extent);
+    return err == 0 && open ? chunk_seal(t, &chunk, length) : err;
 }
 
-static int shrink(struct tables *t, struct inode *inode, uint64_t size)
+static int shrink(struct tables *t, struct inode *inode, uint64_t size, bool seal)
 {
     struct extent extent;
     bool covers;
     int err = size == 0 ? -E_NOENT : extent_find(t, inode->ino, size - 1, &extent, &covers);
     if (err == 0 && covers && size - extent.offset < extent.length)
-        err = extent_cut(t, inode, &extent, size - extent.offset);
+        err = extent_cut(t, inode, &extent, size - extent.offset, seal);
     if (err != 0 && err != -E_NOENT)
         return err;
     struct key prefix = key_1(TABLE_EXTENT, inode->ino);
@@ -118,9 +120,31 @@ static int shrink(struct tables *t, struct inode *inode, uint64_t size)
     return err;
 }
 
+int chunk_file_cut(struct tables *t, struct inode *inode, uint64_t size)
+{
+    return shrink(t, inode, size, true);
+}
+
+int chunk_file_written(struct tables *t, uint64_t ino, Tarn__WrittenTo *const *written, size_t n)
+{
+    if (n > CHUNK_WRITTEN_MAX)
+        return tables_fail(t, -E_INVAL, "a change of the size names at most %d chunks", CHUNK_WRITTEN_MAX);
+    for (size_t i = 0; i < n; i++) {
+        struct extent extent;
+        bool covers = false;
+        int err = written[i]->end == 0 ? -E_INVAL : extent_find(t, ino, written[i]->end - 1, &extent, &covers);
+        if (err != 0 && err != -E_NOENT)
+            return err;
+        if (!covers || extent.chunk != written[i]->chunk)
+            return tables_fail(t, -E_STALE, "chunk %llu is not in the file up to %llu any more",
+                               (unsigned long long)written[i]->chunk, (unsigned long long)written[i]->end);
+    }
+    return 0;
+}
+
 int chunk_file_resize(struct tables *t, struct inode *inode, uint64_t size)
 {
-    int err = size < inode->size ? shrink(t, inode, size) : 0;
+    int err = size < inode->size ? shrink(t, inode, size, false) : 0;
     /* Another size, another content: what the object's writer said of it is no longer true. */
     if (size != inode->size)
         inode->etag_len = 0;
@@ -173,7 +197,7 @@ static int trim_tail(struct tables *t, uint64_t ino)
     int err = ns_inode_get(t, ino, &inode);
     uint64_t allocated = inode.allocated;
     if (err == 0)
-        err = shrink(t, &inode, inode.size);
+        err = shrink(t, &inode, inode.size, false);
     return err == 0 && inode.allocated != allocated ? ns_inode_put(t, &inode) : err;
 }
 

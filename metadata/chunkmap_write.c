@@ -132,9 +132,9 @@ static int install(struct tables *t, struct inode *inode, struct extent *extent,
     return err == 0 ? chunk_save(t, chunk) : err;
 }
 
-/* version: the inode's when this command changed its map, else 0. */
+/* version: the inode's when this command changed its map, else 0. size: the file's, 0 where nobody needs it. */
 static int reply_chunk(struct tables *t, const struct extent *extent, const struct chunk *chunk,
-                       uint64_t version, const struct write_plan *plan, const struct chunk *source)
+                       uint64_t version, uint64_t size, const struct write_plan *plan, const struct chunk *source)
 {
     _cleanup_(cluster_fini) struct cluster cluster;
     int err = clustermap_load(t, &cluster);
@@ -145,6 +145,7 @@ static int reply_chunk(struct tables *t, const struct extent *extent, const stru
     Tarn__ChunkReply reply = TARN__CHUNK_REPLY__INIT;
     reply.extent = &e.extent;
     reply.version = version;
+    reply.size = size;
     if (source != NULL) {
         e.extent.clone_of = source->id;
         e.extent.clone_generation = source->generation;
@@ -177,7 +178,7 @@ static int write_clone(struct tables *t, struct write_plan *plan)
         return err;
     plan->extent.chunk = chunk.id;
     plan->extent.length = end - plan->extent.offset;
-    return reply_chunk(t, &plan->extent, &chunk, 0, plan, &source);
+    return reply_chunk(t, &plan->extent, &chunk, 0, plan->inode.size, plan, &source);
 }
 
 static int write_new(struct tables *t, struct write_plan *plan, uint32_t writer)
@@ -194,7 +195,7 @@ static int write_new(struct tables *t, struct write_plan *plan, uint32_t writer)
         err = ns_inode_put(t, &plan->inode);
     plan->extent.chunk = chunk.id;
     uint64_t version = plan->inline_data ? 0 : plan->inode.version;
-    return err == 0 ? reply_chunk(t, &plan->extent, &chunk, version, plan, NULL) : err;
+    return err == 0 ? reply_chunk(t, &plan->extent, &chunk, version, plan->inode.size, plan, NULL) : err;
 }
 
 int chunk_cmd_write(struct tables *t, const void *message)
@@ -227,7 +228,7 @@ int chunk_cmd_write(struct tables *t, const void *message)
         return write_clone(t, &plan);
     if (plan.fresh || plan.inline_data)
         return write_new(t, &plan, m->writer_node);
-    return reply_chunk(t, &plan.extent, &current, 0, NULL, NULL);
+    return reply_chunk(t, &plan.extent, &current, 0, plan.inode.size, NULL, NULL);
 }
 
 /* The extent that begins at the offset now; chunk 0 when there is none. */
@@ -299,7 +300,7 @@ int chunk_cmd_swap(struct tables *t, const void *message)
         return err;
     if (swap_wins(m, &inode, &now, &opens, &chunk)) {
         err = swap_in(t, &inode, &now, &chunk);
-        return err == 0 ? reply_chunk(t, &now, &chunk, inode.version, NULL, NULL) : err;
+        return err == 0 ? reply_chunk(t, &now, &chunk, inode.version, inode.size, NULL, NULL) : err;
     }
     err = chunk_delete(t, &chunk);
     t->keep_on_error = err == 0;
@@ -320,7 +321,7 @@ static int reply_failed(struct tables *t, const struct chunk *chunk)
         if (err == 0 && found.chunk == chunk->id)
             extent = found;
     }
-    return reply_chunk(t, &extent, chunk, 0, NULL, NULL);
+    return reply_chunk(t, &extent, chunk, 0, 0, NULL, NULL);
 }
 
 int chunk_cmd_failed(struct tables *t, const void *message)

@@ -62,6 +62,17 @@ static int may_write(struct tables *t, uint64_t handle, const struct inode *inod
     return ns_may(t, inode, NS_WRITE);
 }
 
+/* What is behind the end when the size changes, or may be there after a write that failed (C24, C25). A session that
+ * has the file for itself has cut the tails of its failed writes, and ended sessions' went with their release. */
+static int cut_tail(struct tables *t, struct inode *inode, uint64_t size)
+{
+    struct opens opens;
+    int err = session_opens(t, inode->ino, &opens);
+    if (err != 0 || (size > inode->size && t->session != 0 && opens.sole == t->session))
+        return err;
+    return chunk_file_cut(t, inode, MIN(inode->size, size));
+}
+
 static int set_size(struct tables *t, const Tarn__SetAttr *m, struct inode *inode)
 {
     if (inode->type == TARN__FILE_TYPE__FT_DIR)
@@ -76,14 +87,21 @@ static int set_size(struct tables *t, const Tarn__SetAttr *m, struct inode *inod
     err = ns_written(t, inode);
     if (err != 0)
         return err;
+    bool sets = (m->mask & TARN__SET_ATTR_BITS__SA_SIZE) != 0, grows = (m->mask & TARN__SET_ATTR_BITS__SA_GROW) != 0;
+    uint64_t size = sets ? m->size : grows ? MAX(inode->size, m->size) : inode->size;
+    if (m->mask & TARN__SET_ATTR_BITS__SA_CUT_TAIL)
+        err = size == inode->size && (sets || grows) ? 0 : cut_tail(t, inode, size);
+    if (err != 0 || !(sets || grows))
+        return err;
     inode->mtime = t->now;
-    if (m->mask & TARN__SET_ATTR_BITS__SA_SIZE)
-        return chunk_file_resize(t, inode, m->size);
+    if (sets)
+        return chunk_file_resize(t, inode, size);
     if (m->append_bytes > FILE_BYTES_MAX - inode->size)
         return -E_FBIG;
-    inode->size = m->append_bytes != 0 ? inode->size + m->append_bytes : MAX(inode->size, m->size);
+    err = chunk_file_written(t, inode->ino, m->written, m->n_written);
+    inode->size = m->append_bytes != 0 ? inode->size + m->append_bytes : size;
     inode->etag_len = 0; /* it was of the content before this write */
-    return 0;
+    return err;
 }
 
 /* utimensat(2): who only may write sets both times to the present, and nothing else. */
@@ -157,7 +175,7 @@ int ns_cmd_setattr(struct tables *t, const void *message)
         err = set_owner(t, m, &inode);
     if (err == 0 && (m->mask & TARN__SET_ATTR_BITS__SA_MODE))
         err = set_mode(t, m, &inode);
-    if (err == 0 && (m->mask & (TARN__SET_ATTR_BITS__SA_SIZE | TARN__SET_ATTR_BITS__SA_GROW)))
+    if (err == 0 && (m->mask & (TARN__SET_ATTR_BITS__SA_SIZE | TARN__SET_ATTR_BITS__SA_GROW | TARN__SET_ATTR_BITS__SA_CUT_TAIL)))
         err = set_size(t, m, &inode);
     if (err == 0 &&
         (m->mask & (TARN__SET_ATTR_BITS__SA_ATIME | TARN__SET_ATTR_BITS__SA_MTIME |

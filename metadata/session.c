@@ -213,9 +213,10 @@ int session_cmd_open(struct tables *t, const void *message)
     return tables_reply(t, &reply.base);
 }
 
-static int handle_close(struct tables *t, uint64_t session, const struct handle *handle, bool fenced);
+static int handle_close(struct tables *t, uint64_t session, const struct handle *handle, bool seal);
 
-static int close_all(struct tables *t, const struct session *session)
+/* seal: also beside other writers. */
+static int close_all(struct tables *t, const struct session *session, bool seal)
 {
     struct key prefix = key_1(TABLE_HANDLE, session->id);
     _cleanup_(rows_fini) struct rows rows = {0};
@@ -225,7 +226,7 @@ static int close_all(struct tables *t, const struct session *session)
         if (handle_decode(key_number(&rows.rows[i].key, 1), rows.rows[i].value, rows.rows[i].len,
                           &handle) != 0)
             return tables_corrupt(t, &rows.rows[i].key, "handle");
-        err = handle_close(t, session->id, &handle, session->fence != 0);
+        err = handle_close(t, session->id, &handle, seal);
     }
     return err;
 }
@@ -249,13 +250,13 @@ static int forget(struct tables *t, const struct session *session)
     return err;
 }
 
-static int release(struct tables *t, const struct session *session)
+static int release(struct tables *t, const struct session *session, bool seal)
 {
     int err = lock_session_end(t, session->id);
     if (err == 0)
         err = lease_rows_session_end(t, session->id);
     if (err == 0)
-        err = close_all(t, session);
+        err = close_all(t, session, seal);
     if (err == 0)
         err = chunk_session_end(t, session->id);
     if (err == 0)
@@ -289,9 +290,9 @@ int session_cmd_end(struct tables *t, const void *message)
     case TARN__END_STAGE__END_FENCE:
         return fence(t, &session);
     case TARN__END_STAGE__END_RELEASE:
-        return session.fence != 0 ? release(t, &session) : -E_INVAL;
+        return session.fence != 0 ? release(t, &session, true) : -E_INVAL;
     case TARN__END_STAGE__END_WHOLE:
-        return session.fence == 0 ? release(t, &session) : -E_NO_SESSION; /* too late for its own wish */
+        return session.fence == 0 ? release(t, &session, m->seal) : -E_NO_SESSION; /* too late for its own wish */
     default:
         return -E_INVAL;
     }
@@ -413,8 +414,8 @@ bool session_handle_on(struct tables *t, uint64_t id, uint64_t ino)
 }
 
 /* The last handle of a file without a name takes the file with it; the last writer's close seals. So does the end of a
- * fenced writer (X6): its last write may have reached some members of a chunk and not the others; sealed ones are compared. */
-static int closed(struct tables *t, const struct handle *handle, const struct opens *left, bool fenced)
+ * writer's session (X6, C25): its last write may have reached some members of a chunk and not the others, and lie behind the file's end. */
+static int closed(struct tables *t, const struct handle *handle, const struct opens *left, bool seal)
 {
     struct key orphan = key_1(TABLE_ORPHAN, handle->ino);
     if (left->handles == 0 && tables_has(t, &orphan)) {
@@ -424,10 +425,10 @@ static int closed(struct tables *t, const struct handle *handle, const struct op
             err = ns_inode_get(t, handle->ino, &inode);
         return err == 0 ? ns_collect(t, &inode) : err;
     }
-    return (left->writers == 0 || fenced) && writes(handle->flags) ? chunk_file_seal(t, handle->ino) : 0;
+    return (left->writers == 0 || seal) && writes(handle->flags) ? chunk_file_seal(t, handle->ino) : 0;
 }
 
-static int handle_close(struct tables *t, uint64_t session, const struct handle *handle, bool fenced)
+static int handle_close(struct tables *t, uint64_t session, const struct handle *handle, bool seal)
 {
     struct opens opens;
     struct key key = key_2(TABLE_HANDLE, session, handle->id);
@@ -442,7 +443,7 @@ static int handle_close(struct tables *t, uint64_t session, const struct handle 
     err = opens_put(t, handle->ino, &opens);
     if (err == 0 && opens.handles == 0)
         err = exclusive_drop(t, handle->ino);
-    return err == 0 ? closed(t, handle, &opens, fenced) : err;
+    return err == 0 ? closed(t, handle, &opens, seal) : err;
 }
 
 int session_cmd_open_file(struct tables *t, const void *message)

@@ -105,13 +105,27 @@ static void writing_on_does_not_hide_it(struct user *user)
     expect_equal(file_close(file), 0);
 }
 
-static void a_cut_counts_as_a_write(struct user *user)
+/* The cut is the service's: the stores can lose nothing of it. */
+static void a_cut_is_not_lost(struct user *user)
 {
+    uint8_t back[12345 + 1];
     struct file *file = user_open(user, "file", O_RDWR | O_CREAT);
     expect_equal(file_write(file, data, BYTES, 0, false), 0);
     expect_equal(file_sync(file), 0);
     expect_equal(file_truncate(file, 12345), 0);
     cluster_stores_restart(user->cluster, ALL, true);
+    expect_equal(file_sync(file), 0);
+    expect_equal(file_read(file, back, sizeof back, 0), 12345);
+    expect(memcmp(back, data, 12345) == 0);
+    expect_equal(file_close(file), 0);
+}
+
+static void a_cut_does_not_hide_what_was_not_synced(struct user *user)
+{
+    struct file *file = user_open(user, "file", O_RDWR | O_CREAT);
+    expect_equal(file_write(file, data, BYTES, 0, false), 0);
+    cluster_stores_restart(user->cluster, ALL, true);
+    expect_equal(file_truncate(file, 12345), 0);
     expect_equal(file_sync(file), -E_IO);
     expect_equal(file_close(file), 0);
 }
@@ -123,7 +137,8 @@ static const struct test_case cases[] = {
     CASE(an_object_survives_the_loss_of_some),
     CASE(a_file_is_told_once),
     CASE(writing_on_does_not_hide_it),
-    CASE(a_cut_counts_as_a_write),
+    CASE(a_cut_is_not_lost),
+    CASE(a_cut_does_not_hide_what_was_not_synced),
 };
 
 int main(void)
