@@ -194,7 +194,7 @@ static void cuts_beside(struct cluster *cluster, bool fresh)
     while (group.running > 0) {
         cut(&pair.b, pair.fb);
         cuts++;
-        expect_equal(io_sleep_ms(cluster->io, 5 + io_random_u64(cluster->io) % 50), 0);
+        expect_equal(io_sleep_ms(cluster->io, 2 + io_random_u64(cluster->io) % 14), 0);
     }
     fiber_group_wait(&group);
     expect(cuts > 5);
