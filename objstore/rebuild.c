@@ -45,6 +45,16 @@ static int clone_window(struct store *s, struct chunk *to, struct chunk *from, u
     return err;
 }
 
+/* C19: the source may be on disk everywhere, so the clone must be before it takes over. Here, not by a sync that the client
+ * asks for afterwards: a loss of power between the two would leave nothing to sync, and no sign of it. And the bytes
+ * before the record that ends CHUNK_PARTIAL: a journal that was not synced may survive a loss of power without them,
+ * and the repeated request would take what is left for the clone. */
+static int clone_end(struct store *s, struct chunk *to, uint64_t generation)
+{
+    int err = volume_file_sync(s->volume, to);
+    return err != 0 ? err : put_state(s->volume, to, generation, to->flags & ~CHUNK_PARTIAL, true);
+}
+
 static int clone_held(struct store *s, struct chunk *to, struct chunk *from, uint64_t generation, uint64_t length)
 {
     if (chunk_is_real(to) && (to->flags & CHUNK_PARTIAL) == 0)
@@ -55,7 +65,7 @@ static int clone_held(struct store *s, struct chunk *to, struct chunk *from, uin
         err = clone_window(s, to, from, generation, at, MIN(WINDOW_BYTES, end - at));
     if (err == 0 && length > end)
         err = put_truncate(s->volume, to, generation, length);
-    return err != 0 ? err : put_state(s->volume, to, generation, to->flags & ~CHUNK_PARTIAL, false);
+    return err != 0 ? err : clone_end(s, to, generation);
 }
 
 int rebuild_clone(struct store *s, uint64_t chunk, uint64_t generation, uint64_t from, uint64_t length)
@@ -73,9 +83,7 @@ int rebuild_clone(struct store *s, uint64_t chunk, uint64_t generation, uint64_t
         err = 0; /* repeated after the swap removed the source */
     }
     store_release(s, &target);
-    /* C19: the source may be on disk everywhere, so the clone must be before it takes over. Here, not by a sync that the
-     * client asks for afterwards: a loss of power between the two would leave nothing to sync, and no sign of it. */
-    return err == 0 ? journal_sync(s->volume->journal) : err;
+    return err == 0 ? journal_sync(s->volume->journal) : err; /* a repetition: perhaps the sync was what failed */
 }
 
 /* ------------------------------------------------------------------ copy */

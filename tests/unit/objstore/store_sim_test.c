@@ -294,6 +294,56 @@ static void clone(struct world *w)
     assert_int_equal(digest[0], digest[1]);
 }
 
+static int clone_alone(struct world *w, uint64_t chunk)
+{
+    Tarn__ChunkClone m = TARN__CHUNK_CLONE__INIT;
+    m.chunk = chunk;
+    m.generation = m.from_generation = 1;
+    m.from = 1;
+    m.length = LENGTH;
+    m.members = w->pointers;
+    m.n_members = 1;
+    struct rpc_call call = {.op = OP_CHUNK_CLONE, .request = &m.base, .timeout_ms = 1000};
+    int err = rpc_call(w->rpc[0], &call);
+    rpc_call_fini(&call);
+    return err;
+}
+
+static void restart(struct world *w, struct node *node)
+{
+    if (node->open)
+        sim_host_crash(node->host, true);
+    while (node->open)
+        io_sleep_ms(sim_host_io(w->client), 10);
+    fiber_spawn(sim_host_restart(node->host), "store", node_run, node);
+    while (!node->open)
+        io_sleep_ms(sim_host_io(w->client), 10);
+}
+
+#define LUCK 8 /* what a loss of power leaves is chance */
+
+/* Power is lost at each disk operation of a clone, and after it. What comes back is no clone, or all of it. */
+static void a_clone_meets_a_loss_of_power(struct world *w)
+{
+    uint32_t failed;
+    uint64_t chunk = 2;
+    unsigned finished = 0, cut = 0;
+    assert_int_equal(put(w, 1, 1, 0, LENGTH, 1, TARN__WRITE_FLAGS__WF_SYNC, &failed), 0);
+    for (unsigned i = 0; finished < LUCK; i++, chunk++) {
+        sim_disk_crash_at(w->nodes[0].host, 1 + i / LUCK, true);
+        int err = clone_alone(w, chunk);
+        sim_disk_crash_at(w->nodes[0].host, 0, false);
+        finished += err == 0;
+        cut += err != 0;
+        restart(w, &w->nodes[0]);
+        while ((err = clone_alone(w, chunk)) == -E_CONN) /* until the client has a new connection */
+            io_sleep_ms(sim_host_io(w->client), 10);
+        assert_int_equal(err, 0);
+        assert_int_equal(get(w, 0, chunk, 0, LENGTH, w->data), 0);
+    }
+    assert_true(cut > 0);
+}
+
 /* The task runs in the store's own process; the client only asks for the result. */
 struct copy {
     struct node *node;
@@ -405,6 +455,7 @@ static void test_refusals(void **state) { run(refusals); }
 static void test_a_member_dies(void **state) { run(a_member_dies); }
 static void test_a_bad_cell(void **state) { run(a_bad_cell); }
 static void test_clone(void **state) { run(clone); }
+static void test_a_clone_meets_a_loss_of_power(void **state) { run(a_clone_meets_a_loss_of_power); }
 static void test_a_copy_is_rebuilt(void **state) { run(a_copy_is_rebuilt); }
 
 int main(void)
@@ -412,8 +463,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_star_and_chain), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_a_member_dies),  cmocka_unit_test(test_a_bad_cell),
-        cmocka_unit_test(test_clone),          cmocka_unit_test(test_a_copy_is_rebuilt),
-        cmocka_unit_test(test_a_full_file_is_reused),
+        cmocka_unit_test(test_clone),          cmocka_unit_test(test_a_clone_meets_a_loss_of_power),
+        cmocka_unit_test(test_a_copy_is_rebuilt), cmocka_unit_test(test_a_full_file_is_reused),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);
