@@ -284,8 +284,15 @@ static int snapshot(struct meta *meta, const struct meta_command *command)
     char detail[DETAIL] = "";
     Tarn__MetaSnapshot request = TARN__META_SNAPSHOT__INIT;
     Tarn__MetaSnapshotReply *reply = NULL;
-    int err = meta_call(meta, OP_META_SNAPSHOT, &request.base, &request.ctx, &meta_root,
+    int err;
+    for (;;) { /* a large one takes minutes: each answer waits a little */
+        err = meta_call(meta, OP_META_SNAPSHOT, &request.base, &request.ctx, &meta_root,
                         &tarn__meta_snapshot_reply__descriptor, &reply, detail);
+        if (err != 0 || reply->index >= reply->reach)
+            break;
+        request.reach = reply->reach;
+        tarn__meta_snapshot_reply__free_unpacked(reply, NULL);
+    }
     if (err != 0) {
         cli_complain("cannot take a snapshot: %s", detail[0] != '\0' ? detail : err_sentence(err));
         return cli_exit_for(err);

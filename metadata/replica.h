@@ -98,8 +98,9 @@ int replica_member_move(struct replica *replica, uint32_t id, const char *addres
 /* Leadership goes to that voter, 0 = the one that is furthest. Changes are held back meanwhile, at most for an election
  * timeout. -E_NOENT no such voter, -E_TIMEOUT it did not take over. */
 int replica_transfer(struct replica *replica, uint32_t to, char detail[REPLICA_DETAIL]);
-/* Takes a snapshot now, unless the newest has everything applied at the call. */
-int replica_snapshot_now(struct replica *replica, uint64_t *ret_index, uint64_t *ret_bytes);
+/* Takes a snapshot now, unless the newest reaches to *reach already (0 becomes what is applied at the call). Waits 5 s at
+ * most: *ret_index below *reach then, and the snapshot is still under way. */
+int replica_snapshot_now(struct replica *replica, uint64_t *reach, uint64_t *ret_index, uint64_t *ret_bytes);
 
 struct replica_status {
     const char *state; /* as MetaStatusReply.state */

@@ -11,7 +11,7 @@
 #define LOG_BYTES_MAX GIB(1)   /* a snapshot is due earlier when the log is larger */
 #define ENTRIES_MAX 1000000    /* raft and the log keep about 100 bytes of each in memory */
 #define LOG_ENTRIES_MIN 1000   /* but not after fewer entries than these */
-#define NOW_MS 600000          /* a snapshot that was asked for may take so long */
+#define NOW_MS 5000            /* one answer waits so long for a snapshot: below the time-out of a call */
 #define NOW_POLL_MS 20
 #define PULL_ATTEMPTS 5        /* without a byte of progress */
 
@@ -114,14 +114,14 @@ void snapshot_fiber(void *arg)
     fiber_group_done(&replica->fibers);
 }
 
-int replica_snapshot_now(struct replica *replica, uint64_t *ret_index, uint64_t *ret_bytes)
+int replica_snapshot_now(struct replica *replica, uint64_t *reach, uint64_t *ret_index, uint64_t *ret_bytes)
 {
-    uint64_t wanted = replica->applied, until_ms = io_mono_ms(replica->io) + NOW_MS;
-    while (replica->snapshot.index < wanted) {
+    uint64_t until_ms = io_mono_ms(replica->io) + NOW_MS;
+    if (*reach == 0 || *reach > replica->applied)
+        *reach = replica->applied;
+    while (replica->snapshot.index < *reach && io_mono_ms(replica->io) < until_ms) {
         if (replica->failed != 0 || replica->stopping)
             return replica->failed != 0 ? replica->failed : -E_CANCELED;
-        if (io_mono_ms(replica->io) >= until_ms)
-            return -E_TIMEOUT;
         replica->snapshot_wanted = true;
         fiber_queue_wake_all(&replica->snapshot_wake);
         int err = io_sleep_ms(replica->io, NOW_POLL_MS);

@@ -111,9 +111,10 @@ int server_handle_meta_snapshot(void *ctx, struct rpc_request *request, const vo
     struct server *server = ctx;
     const Tarn__MetaSnapshot *m = message;
     Tarn__MetaSnapshotReply reply = TARN__META_SNAPSHOT_REPLY__INIT;
+    reply.reach = m->reach;
     int err = root_only(m->ctx);
     if (err == 0)
-        err = replica_snapshot_now(server->replica, &reply.index, &reply.bytes);
+        err = replica_snapshot_now(server->replica, &reply.reach, &reply.index, &reply.bytes);
     return err != 0 ? server_refuse(server, request, err, "") : rpc_reply(request, &reply.base);
 }
 

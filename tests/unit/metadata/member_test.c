@@ -23,7 +23,7 @@ static void ask_fiber(void *arg)
     struct order *order = arg;
     struct replica *replica = order->asked->replica;
     struct replica_server server = {.id = order->id};
-    uint64_t bytes;
+    uint64_t bytes, reach = 0;
     if (order->address != NULL)
         snprintf(server.address, sizeof server.address, "%s", order->address);
     int err;
@@ -41,7 +41,7 @@ static void ask_fiber(void *arg)
         err = replica_transfer(replica, order->id, order->detail);
         break;
     default:
-        err = replica_snapshot_now(replica, &order->number, &bytes);
+        err = replica_snapshot_now(replica, &reach, &order->number, &bytes);
     }
     order->err = err;
     order->done = true;
