@@ -31,7 +31,7 @@
 #define ATTEMPT_MS 5000      /* one try at one replica; a commit takes milliseconds */
 #define PAUSE_MS_FIRST 10    /* doubles up to PAUSE_MS_MAX, each time between half and all of it */
 #define PAUSE_MS_MAX 500
-#define HOPS_AT_ONCE 3       /* redirects followed without a pause */
+#define HOPS_MAX 3           /* redirects followed in a row */
 #define PUSH_PING_MS 1000    /* while a push is waited for: a silent change of leader is noticed this soon */
 #define LEARN_MS 5000        /* members may have changed while the leader stayed */
 #define LOCK_ASK_AGAIN_MS 15000 /* a grant whose push was dropped is found this soon */
@@ -107,7 +107,7 @@ struct leader_call {
     char *detail;
     rpc_part_fn part; /* NULL: one reply */
     uint64_t heard_ms; /* of the last part: looking for a leader begins anew there */
-    unsigned tries, hops;
+    unsigned tries, hops, hinted_by; /* hinted_by: who gave the first of the redirects followed last */
     uint64_t pause_ms;
 };
 
@@ -234,18 +234,24 @@ static bool retry_where(struct meta *meta, struct leader_call *c, unsigned asked
                         const char *leader)
 {
     c->tries++;
-    if (err == -E_NOT_LEADER && leader[0]) {
+    if (err == -E_NOT_LEADER && leader[0] && c->hops < HOPS_MAX) {
         int index = peer_find(meta, leader);
         if (index >= 0 && (unsigned)index != asked) {
+            if (c->hops++ == 0)
+                c->hinted_by = asked;
             leader_set(meta, (unsigned)index);
-            return c->hops++ < HOPS_AT_ONCE;
+            return true;
         }
     }
     if (err != -E_NOT_LEADER && err != -E_CONN && err != -E_TIMEOUT)
         return false;
+    /* A redirect may be old: from a server that was removed and has not heard of it, to one that is gone. Where it leads
+     * nowhere, the search goes on behind the one that gave it, or it would meet the same two for ever. */
+    unsigned from = c->hops > 0 ? c->hinted_by : asked;
+    c->hops = 0;
     if (meta->leader != asked)
         return true; /* another fiber found a better one meanwhile */
-    leader_set(meta, (asked + 1) % meta->n_peers);
+    leader_set(meta, (from + 1) % meta->n_peers);
     return c->tries % meta->n_peers != 0;
 }
 
