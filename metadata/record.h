@@ -186,6 +186,11 @@ enum chunk_flags {
     CHUNK_PENDING = 2,  /* made for a CHUNK_SWAP that has not come */
     CHUNK_KEEP_TAIL = 4 /* sealed for a snapshot: as long as its copies are, once they have answered */
 };
+enum chunk_kind {
+    CHUNK_DATA = 0,
+    CHUNK_PARITY = 1,   /* of its group, which owns it */
+    CHUNK_CONTAINER = 2 /* made of pieces: no extent names it, chunks with `body` do */
+};
 struct chunk {
     uint64_t id;   /* from the key */
     uint8_t state; /* Tarn__ChunkState */
@@ -206,6 +211,13 @@ struct chunk {
     uint8_t shift;     /* log2 of the bytes it may grow to; 0 = 26 */
     uint64_t since_ns; /* below its target or in too few domains since then; 0 = it is not */
     uint32_t shares; /* rows that name it besides the first: history, clones (C11) */
+    uint8_t kind;    /* enum chunk_kind */
+    uint8_t shard;   /* index in its group */
+    uint64_t group;  /* parity group it belongs to; 0 = none */
+    /* Where its bytes are when it has no replicas of its own: in another chunk. 0 = it has. */
+    uint64_t body, body_offset;
+    uint64_t stored; /* bytes there, in `form` */
+    uint8_t form;    /* Tarn__ChunkForm */
     uint8_t n_replicas;
     struct chunk_replica replicas[MD_REPLICAS_MAX];
 };

@@ -1,5 +1,6 @@
 /* Rows of chunks, of the work queued for chunk stores, and of uploads. */
 #include "common/err.h"
+#include "meta.pb-c.h"
 #include "record.h"
 
 /* Version 2 of chunks and tasks says of which disk, and how far apart copies are to be. */
@@ -8,6 +9,9 @@
 #define UPLOAD_VERSION 2 /* … and the rest of the policy */
 #define STORED_SINCE 0x80  /* in the stored flags: the row has since_ns */
 #define STORED_SHARES 0x40 /* … shares */
+#define STORED_GROUP 0x20  /* … kind, shard and group */
+#define STORED_BODY 0x10   /* … where its bytes are in another chunk */
+#define FLAGS_KNOWN (CHUNK_OF_UPLOAD | CHUNK_PENDING | CHUNK_KEEP_TAIL)
 
 static int done(const struct reader *r)
 {
@@ -19,8 +23,9 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
     writer_u8(w, CHUNK_VERSION);
     writer_u8(w, chunk->state);
     writer_u8(w, chunk->want);
-    writer_u8(w, chunk->flags | (chunk->since_ns != 0 ? STORED_SINCE : 0) |
-                     (chunk->shares != 0 ? STORED_SHARES : 0));
+    bool grouped = chunk->group != 0 || chunk->kind != CHUNK_DATA;
+    writer_u8(w, chunk->flags | (chunk->since_ns != 0 ? STORED_SINCE : 0) | (chunk->shares != 0 ? STORED_SHARES : 0) |
+                     (grouped ? STORED_GROUP : 0) | (chunk->body != 0 ? STORED_BODY : 0));
     writer_u8(w, chunk->live);
     writer_u64(w, chunk->owner);
     writer_u64(w, chunk->owner_offset);
@@ -37,6 +42,17 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
         writer_u64(w, chunk->since_ns);
     if (chunk->shares != 0)
         writer_u32(w, chunk->shares);
+    if (grouped) {
+        writer_u8(w, chunk->kind);
+        writer_u8(w, chunk->shard);
+        writer_u64(w, chunk->group);
+    }
+    if (chunk->body != 0) {
+        writer_u64(w, chunk->body);
+        writer_u64(w, chunk->body_offset);
+        writer_u64(w, chunk->stored);
+        writer_u8(w, chunk->form);
+    }
     writer_u8(w, chunk->n_replicas);
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         const struct chunk_replica *rep = &chunk->replicas[i];
@@ -53,8 +69,10 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
 
 static void chunk_decode_placement(struct reader *r, uint8_t version, struct chunk *c)
 {
-    bool since = (c->flags & STORED_SINCE) != 0, shares = (c->flags & STORED_SHARES) != 0;
-    c->flags &= (uint8_t) ~(STORED_SINCE | STORED_SHARES);
+    uint8_t stored = c->flags;
+    c->flags &= FLAGS_KNOWN;
+    if ((stored & ~(FLAGS_KNOWN | STORED_SINCE | STORED_SHARES | STORED_GROUP | STORED_BODY)) != 0)
+        r->failed = true;
     c->wish = c->want;
     if (version == RECORD_VERSION)
         return;
@@ -63,10 +81,21 @@ static void chunk_decode_placement(struct reader *r, uint8_t version, struct chu
     c->spread = reader_u8(r);
     c->wish = reader_u8(r);
     c->shift = reader_u8(r);
-    if (since)
+    if (stored & STORED_SINCE)
         c->since_ns = reader_u64(r);
-    if (shares)
+    if (stored & STORED_SHARES)
         c->shares = reader_u32(r);
+    if (stored & STORED_GROUP) {
+        c->kind = reader_u8(r);
+        c->shard = reader_u8(r);
+        c->group = reader_u64(r);
+    }
+    if (stored & STORED_BODY) {
+        c->body = reader_u64(r);
+        c->body_offset = reader_u64(r);
+        c->stored = reader_u64(r);
+        c->form = reader_u8(r);
+    }
 }
 
 int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret)
@@ -89,7 +118,7 @@ int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret)
     c.heal_after_ns = reader_u64(&r);
     chunk_decode_placement(&r, version, &c);
     c.n_replicas = reader_u8(&r);
-    if (c.n_replicas > MD_REPLICAS_MAX || c.shift > 26)
+    if (c.n_replicas > MD_REPLICAS_MAX || c.shift > 26 || c.kind > CHUNK_CONTAINER || c.form > TARN__CHUNK_FORM__FORM_ZSTD)
         return -E_CORRUPT;
     for (unsigned i = 0; i < c.n_replicas; i++) {
         struct chunk_replica *rep = &c.replicas[i];
