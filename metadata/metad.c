@@ -6,13 +6,12 @@
 #include "common/config.h"
 #include "common/err.h"
 #include "common/fiber.h"
+#include "common/lockfile.h"
 #include "common/log.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,22 +32,12 @@ struct metad {
     bool ended; /* the replica takes part no more */
 };
 
-/* Two processes on one directory would each believe in their own log. */
 static int dir_lock(const char *dir, bool make)
 {
-    char path[512];
+    int fd; /* held until the process ends */
     if (make && mkdir(dir, 0700) != 0 && errno != EEXIST)
         return err_from_errno(errno);
-    if (snprintf(path, sizeof path, "%s/lock", dir) >= (int)sizeof path)
-        return -E_NAMETOOLONG;
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_from_errno(errno);
-    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-        return 0; /* held until the process ends */
-    int err = errno == EWOULDBLOCK ? -E_BUSY : err_from_errno(errno);
-    close(fd);
-    return err;
+    return lockfile_take(dir, make ? LOCKFILE_WAIT_MS : 0, &fd);
 }
 
 static void on_end(void *arg, int err)
