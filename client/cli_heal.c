@@ -168,10 +168,49 @@ static int word_affinity(struct policy_call *call, const char *value)
     return 0;
 }
 
-static int word_later(struct policy_call *call, const char *value)
+/* "4+2": digits only on both sides, so that nothing is taken for what was not meant. */
+static bool parse_code(const char *value, uint32_t *ret_k, uint32_t *ret_m)
 {
-    cli_complain("code= and compress= are not there yet: the store keeps whole copies, set copies=N");
-    return -E_NOTSUP;
+    char *end;
+    if (*value < '0' || *value > '9')
+        return false;
+    unsigned long k = strtoul(value, &end, 10);
+    if (*end != '+' || end[1] < '0' || end[1] > '9')
+        return false;
+    unsigned long m = strtoul(end + 1, &end, 10);
+    if (*end != '\0' || k < 2 || k > 16 || m < 1 || m > 4)
+        return false;
+    *ret_k = (uint32_t)k;
+    *ret_m = (uint32_t)m;
+    return true;
+}
+
+static int word_code(struct policy_call *call, const char *value)
+{
+    if (strcmp(value, "inherited") == 0)
+        return 0;
+    if (strcmp(value, "off") == 0) {
+        call->policy.code_k = 1;
+        return 0;
+    }
+    if (parse_code(value, &call->policy.code_k, &call->policy.code_m))
+        return 0;
+    cli_complain("code=%s: it is K+M with K from 2 to 16 and M from 1 to 4 (as 4+2), off, or inherited", value);
+    return -E_INVAL;
+}
+
+static int word_compress(struct policy_call *call, const char *value)
+{
+    char *end;
+    if (strcmp(value, "inherited") == 0)
+        return 0;
+    unsigned long level = strcmp(value, "off") == 0 ? 0 : strtoul(value, &end, 10);
+    if (strcmp(value, "off") != 0 && (*value < '0' || *value > '9' || *end != '\0' || level < 1 || level > 19)) {
+        cli_complain("compress=%s: it is a level from 1 to 19, off, or inherited", value);
+        return -E_INVAL;
+    }
+    call->policy.compress = (uint32_t)level + 1;
+    return 0;
 }
 
 static const struct {
@@ -179,7 +218,7 @@ static const struct {
     uint32_t bit;
     int (*parse)(struct policy_call *call, const char *value);
 } words[] = {{"copies", 1, word_copies},     {"domain", 2, word_domain}, {"chunk", 4, word_chunk},
-             {"affinity", 8, word_affinity}, {"code", 0, word_later},    {"compress", 0, word_later}};
+             {"affinity", 8, word_affinity}, {"code", 16, word_code},    {"compress", 32, word_compress}};
 
 static int word(struct policy_call *call, char *text)
 {
@@ -189,28 +228,67 @@ static int word(struct policy_call *call, char *text)
             call->mask |= words[i].bit;
             return words[i].parse(call, value + 1);
         }
-    cli_complain("'%s' is nothing a policy has: copies=N domain=D chunk=SIZE affinity=NAME", text);
+    cli_complain("'%.200s' is nothing a policy has: copies=N code=K+M domain=D chunk=SIZE affinity=NAME compress=LEVEL", text);
     return -E_INVAL;
+}
+
+#define POLICY_TEXT 24
+
+/* "4+2", "off", or "inherited". */
+static const char *code_text(const Tarn__Policy *policy, char out[POLICY_TEXT])
+{
+    if (policy->code_k > 1)
+        snprintf(out, POLICY_TEXT, "%u+%u", policy->code_k, policy->code_m);
+    else
+        snprintf(out, POLICY_TEXT, "%s", policy->code_k == 1 ? "off" : "inherited");
+    return out;
+}
+
+static const char *compress_text(const Tarn__Policy *policy, char out[POLICY_TEXT])
+{
+    if (policy->compress > 1)
+        snprintf(out, POLICY_TEXT, "%u", policy->compress - 1);
+    else
+        snprintf(out, POLICY_TEXT, "%s", policy->compress == 1 ? "off" : "inherited");
+    return out;
+}
+
+static void print_policy_json(const Tarn__PolicyReply *reply, const struct policy_call *call)
+{
+    const Tarn__Policy *own = reply->own, *all = reply->effective;
+    char code[POLICY_TEXT], compress[POLICY_TEXT], own_code[POLICY_TEXT], own_compress[POLICY_TEXT];
+    out_json("{s:s,s:i,s:s,s:s,s:I,s:s,s:s,s:{s:i,s:s,s:s,s:I,s:s,s:s},s:I,s:I}", "path", call->path, "copies", (int)all->copies,
+             "code", code_text(all, code), "domain", domains[all->domain % ARRAY_SIZE(domains)], "chunk",
+             (long long)all->chunk_bytes, "affinity", all->affinity, "compress", compress_text(all, compress), "own", "copies",
+             (int)own->copies, "code", code_text(own, own_code), "domain", domains[own->domain % ARRAY_SIZE(domains)], "chunk",
+             (long long)own->chunk_bytes, "affinity", own->affinity, "compress", compress_text(own, own_compress), "walked",
+             (long long)reply->walked, "walk_end", (long long)reply->walk_end);
+}
+
+static const char *inherited(bool own)
+{
+    return own ? "" : " (inherited)";
 }
 
 static void print_policy(const Tarn__PolicyReply *reply, const struct policy_call *call)
 {
     const Tarn__Policy *own = reply->own, *all = reply->effective;
-    char size[16];
+    char size[16], text[POLICY_TEXT];
     cli_format_size(all->chunk_bytes, size);
     if (call->json) {
-        out_json("{s:s,s:i,s:s,s:I,s:s,s:{s:i,s:s,s:I,s:s},s:I,s:I}", "path", call->path, "copies", (int)all->copies, "domain",
-                 domains[all->domain % ARRAY_SIZE(domains)], "chunk", (long long)all->chunk_bytes, "affinity", all->affinity,
-                 "own", "copies", (int)own->copies, "domain", domains[own->domain % ARRAY_SIZE(domains)], "chunk",
-                 (long long)own->chunk_bytes, "affinity", own->affinity, "walked", (long long)reply->walked, "walk_end",
-                 (long long)reply->walk_end);
+        print_policy_json(reply, call);
         return;
     }
-    printf("copies=%u%s domain=%s%s chunk=%s%s", all->copies, own->copies != 0 ? "" : " (inherited)",
-           domains[all->domain % ARRAY_SIZE(domains)], own->domain != 0 ? "" : " (inherited)", size,
-           own->chunk_bytes != 0 ? "" : " (inherited)");
+    if (all->code_k > 1)
+        printf("code=%s%s", code_text(all, text), inherited(own->code_k != 0));
+    else
+        printf("copies=%u%s", all->copies, inherited(own->copies != 0));
+    printf(" domain=%s%s chunk=%s%s", domains[all->domain % ARRAY_SIZE(domains)], inherited(own->domain != 0), size,
+           inherited(own->chunk_bytes != 0));
     if (all->affinity[0] != '\0')
-        printf(" affinity=%s%s", all->affinity, own->affinity[0] != '\0' ? "" : " (inherited)");
+        printf(" affinity=%s%s", all->affinity, inherited(own->affinity[0] != '\0'));
+    if (all->compress > 1)
+        printf(" compress=%s%s", compress_text(all, text), inherited(own->compress != 0));
     putchar('\n');
     if (reply->walk_end != 0)
         printf("existing chunks are being brought to the policies: %llu of %llu looked at\n",
@@ -251,7 +329,7 @@ int command_policy(int argc, char **argv)
         {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
     };
     int n = 0;
-    cli_parse(argc, argv, "tarn policy get PATH | set PATH [copies=N] [domain=disk|node|rack|site] [chunk=SIZE] [affinity=NAME]",
+    cli_parse(argc, argv, "tarn policy get PATH | set PATH [copies=N | code=K+M] [domain=disk|node|rack|site] [chunk=SIZE] [affinity=NAME] [compress=LEVEL]",
               "How the data below a directory is kept. What exists is brought to it in the background.", options,
               ARRAY_SIZE(options), &n);
     bool get = n == 2 && strcmp(argv[1], "get") == 0;

@@ -396,6 +396,9 @@ static int upload_for(struct tables *t, const Tarn__UploadChunk *m, struct uploa
                            .domain = policy.domain,
                            .shift = policy.shift,
                            .group = policy.group,
+                           .code_k = m->copies != 0 ? 0 : policy.code_k,
+                           .code_m = m->copies != 0 ? 0 : policy.code_m,
+                           .compress = policy.compress,
                            .created = t->now};
     _cleanup_(writer_fini) struct writer w = {0};
     upload_encode(ret, &w);
@@ -450,8 +453,8 @@ int chunk_cmd_upload_chunk(struct tables *t, const void *message)
     if (err == 0)
         err = upload_chunk_replace(t, &key);
     struct chunk chunk;
-    struct policy policy = {
-        .copies = upload.copies, .domain = upload.domain, .shift = upload.shift, .group = upload.group};
+    struct policy policy = {.copies = upload.copies, .domain = upload.domain, .shift = upload.shift, .group = upload.group,
+                            .code_k = upload.code_k, .code_m = upload.code_m, .compress = upload.compress};
     if (err == 0)
         err = chunk_make(t, &policy, m->writer_node, &chunk);
     if (err != 0)

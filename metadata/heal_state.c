@@ -2,7 +2,8 @@
 
 #include "common/err.h"
 
-#define HEAL_STATE_VERSION 1
+#define HEAL_STATE_VERSION 2 /* 1, without the numbers that came later, is read, too */
+#define EXTRAS_MAX 32
 #define RATE_WINDOW_NS (5 * 1000000000ull)
 
 static void fields(struct heal_state *s, uint64_t *out[20])
@@ -15,6 +16,13 @@ static void fields(struct heal_state *s, uint64_t *out[20])
     memcpy(out, all, sizeof all);
 }
 
+static size_t extras(struct heal_state *s, uint64_t *ret[EXTRAS_MAX])
+{
+    uint64_t *const all[] = {&s->groups, &s->coding, &s->ghosts};
+    memcpy(ret, all, sizeof all);
+    return ARRAY_SIZE(all);
+}
+
 void heal_state_encode(const struct heal_state *s, struct writer *w)
 {
     struct heal_state copy = *s;
@@ -25,6 +33,23 @@ void heal_state_encode(const struct heal_state *s, struct writer *w)
     writer_u8(w, s->balancing);
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         writer_u64(w, *numbers[i]);
+    uint64_t *more[EXTRAS_MAX];
+    size_t n = extras(&copy, more);
+    writer_u8(w, (uint8_t)n);
+    for (size_t i = 0; i < n; i++)
+        writer_u64(w, *more[i]);
+}
+
+/* More numbers than are known here come from a later version. */
+static int decode_extras(struct reader *r, struct heal_state *s)
+{
+    uint64_t *more[EXTRAS_MAX];
+    size_t known = extras(s, more), n = reader_u8(r);
+    if (!r->failed && n > known)
+        return -E_VERSION;
+    for (size_t i = 0; i < n; i++)
+        *more[i] = reader_u64(r);
+    return 0;
 }
 
 int heal_state_decode(const void *data, size_t n, struct heal_state *ret)
@@ -32,13 +57,17 @@ int heal_state_decode(const void *data, size_t n, struct heal_state *ret)
     struct reader r = reader_init(data, n);
     struct heal_state s = {0};
     uint64_t *numbers[20];
-    if (reader_u8(&r) != HEAL_STATE_VERSION)
+    uint8_t version = reader_u8(&r);
+    if (version != HEAL_STATE_VERSION && version != RECORD_VERSION)
         return -E_CORRUPT;
     s.counting = reader_u8(&r) != 0;
     s.balancing = reader_u8(&r) != 0;
     fields(&s, numbers);
     for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
         *numbers[i] = reader_u64(&r);
+    int err = version == HEAL_STATE_VERSION ? decode_extras(&r, &s) : 0;
+    if (err != 0)
+        return err;
     if (r.failed || reader_left(&r) != 0)
         return -E_CORRUPT;
     *ret = s;

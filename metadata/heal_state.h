@@ -24,6 +24,11 @@ struct heal_state {
     bool balancing;
     uint64_t balance_disk, balance_next, balance_after_ns;
     uint64_t balance_moved; /* in the pass over balance_disk that is under way */
+    /* From here on numbers that version 2 counts: a row that has fewer of them means zeros, so new ones are
+     * appended here and in extras() only. */
+    uint64_t groups; /* parity groups that are coded */
+    uint64_t coding; /* … that are being made, or made anew */
+    uint64_t ghosts; /* dead chunks that stay because others are computed from them */
 };
 void heal_state_encode(const struct heal_state *s, struct writer *w);
 int heal_state_decode(const void *data, size_t n, struct heal_state *ret);

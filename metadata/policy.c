@@ -5,9 +5,19 @@
 #include "namespace.h"
 #include "placement.h"
 
-#define POLICY_VERSION 1
+#define POLICY_VERSION 2 /* 1, without code and compression, is read, too */
 
-enum policy_mask { POLICY_COPIES = 1, POLICY_DOMAIN = 2, POLICY_CHUNK = 4, POLICY_AFFINITY = 8, POLICY_ALL = 15 };
+enum policy_mask {
+    POLICY_COPIES = 1,
+    POLICY_DOMAIN = 2,
+    POLICY_CHUNK = 4,
+    POLICY_AFFINITY = 8,
+    POLICY_CODE = 16,
+    POLICY_COMPRESS = 32,
+    POLICY_ALL = 63
+};
+/* Words that existing chunks are brought to. */
+#define POLICY_WALKED (POLICY_COPIES | POLICY_DOMAIN | POLICY_CODE | POLICY_COMPRESS)
 
 void policy_encode(const struct policy *policy, struct writer *w)
 {
@@ -15,23 +25,40 @@ void policy_encode(const struct policy *policy, struct writer *w)
     writer_u8(w, policy->copies);
     writer_u8(w, policy->domain);
     writer_u8(w, policy->shift);
+    writer_u8(w, policy->code_k);
+    writer_u8(w, policy->code_m);
+    writer_u8(w, policy->compress);
     writer_u8(w, policy->affinity_len);
     writer_bytes(w, policy->affinity, policy->affinity_len);
+}
+
+static bool code_is_right(unsigned k, unsigned m)
+{
+    if (k <= POLICY_WHOLE)
+        return m == 0;
+    return k <= POLICY_CODE_K_MAX && m >= 1 && m <= POLICY_CODE_M_MAX;
 }
 
 int policy_decode(const void *data, size_t n, struct policy *ret)
 {
     struct reader r = reader_init(data, n);
-    if (reader_u8(&r) != POLICY_VERSION)
+    uint8_t version = reader_u8(&r);
+    if (version != POLICY_VERSION && version != RECORD_VERSION)
         return -E_CORRUPT;
     struct policy policy = {0};
     policy.copies = reader_u8(&r);
     policy.domain = reader_u8(&r);
     policy.shift = reader_u8(&r);
+    if (version == POLICY_VERSION) {
+        policy.code_k = reader_u8(&r);
+        policy.code_m = reader_u8(&r);
+        policy.compress = reader_u8(&r);
+    }
     policy.affinity_len = reader_u8(&r);
     const uint8_t *affinity = reader_bytes(&r, policy.affinity_len);
     if (r.failed || reader_left(&r) != 0 || policy.affinity_len > POLICY_AFFINITY_MAX ||
-        policy.copies > MD_COPIES_MAX || policy.domain > DOMAIN_SITE ||
+        policy.copies > MD_COPIES_MAX || policy.domain > DOMAIN_SITE || !code_is_right(policy.code_k, policy.code_m) ||
+        (policy.copies != 0 && policy.code_k != 0) || policy.compress > POLICY_COMPRESS_MAX ||
         (policy.shift != 0 && (policy.shift < POLICY_SHIFT_MIN || policy.shift > POLICY_SHIFT_MAX)))
         return -E_CORRUPT;
     memcpy(policy.affinity, affinity, policy.affinity_len);
@@ -75,7 +102,13 @@ static uint64_t group_of(const struct policy *policy, uint64_t dir)
 /* Takes over what has not been said nearer by. */
 static void inherit(struct policy *so_far, const struct policy *above)
 {
-    so_far->copies = so_far->copies != 0 ? so_far->copies : above->copies;
+    if (so_far->copies == 0 && so_far->code_k == 0) {
+        so_far->code_k = above->code_k;
+        so_far->code_m = above->code_m;
+    }
+    if (so_far->code_k <= POLICY_WHOLE && so_far->copies == 0)
+        so_far->copies = above->copies;
+    so_far->compress = so_far->compress != 0 ? so_far->compress : above->compress;
     so_far->domain = so_far->domain != 0 ? so_far->domain : above->domain;
     so_far->shift = so_far->shift != 0 ? so_far->shift : above->shift;
     if (so_far->affinity_len == 0) {
@@ -86,7 +119,8 @@ static void inherit(struct policy *so_far, const struct policy *above)
 
 static bool complete(const struct policy *policy)
 {
-    return policy->copies != 0 && policy->domain != 0 && policy->shift != 0 && policy->affinity_len != 0;
+    return (policy->copies != 0 || policy->code_k > POLICY_WHOLE) && policy->domain != 0 && policy->shift != 0 &&
+           policy->affinity_len != 0 && policy->compress != 0;
 }
 
 /* Climbs from `inode` to the root; *ret_dir is the first directory met. */
@@ -123,6 +157,12 @@ int policy_of(struct tables *t, const struct inode *inode, struct policy *ret)
         return err;
     policy_default(&rest);
     inherit(ret, &rest);
+    /* Copies enough for the losses that the code will bear, until it is there. */
+    if (ret->code_k > POLICY_WHOLE)
+        ret->copies = (uint8_t)(ret->code_m + 1);
+    else
+        ret->code_k = 0;
+    ret->compress = ret->compress > POLICY_COMPRESS_OFF ? (uint8_t)(ret->compress - 1) : 0;
     ret->group = ret->affinity_len == 0 ? 0 : group_of(ret, dir);
     return 0;
 }
@@ -146,23 +186,55 @@ static int shift_of(uint64_t bytes, uint8_t *ret)
     return bytes != 0 && *ret == 0 ? -E_INVAL : 0;
 }
 
-static int change(struct tables *t, const Tarn__PolicySet *m, struct policy *policy)
+static int look_at(struct tables *t, const Tarn__PolicySet *m, uint8_t *ret_shift)
 {
     const Tarn__Policy *to = m->policy;
-    uint8_t shift;
     if (to == NULL || (m->mask & ~(uint32_t)POLICY_ALL) != 0 || m->mask == 0)
         return tables_fail(t, -E_INVAL, "nothing is said that a policy has");
     if (to->copies > MD_COPIES_MAX)
         return tables_fail(t, -E_INVAL, "copies go from 1 to %d", MD_COPIES_MAX);
     if (to->domain > DOMAIN_SITE)
         return tables_fail(t, -E_INVAL, "a failure domain is disk, node, rack or site");
-    if (shift_of(to->chunk_bytes, &shift) != 0)
+    if (shift_of(to->chunk_bytes, ret_shift) != 0)
         return tables_fail(t, -E_INVAL, "a chunk's size is a power of two from 1 MiB to 64 MiB");
     if (!name_is_right(to->affinity))
         return tables_fail(t, -E_INVAL, "an affinity group has a name of up to %d bytes without spaces",
                            POLICY_AFFINITY_MAX);
-    if (m->mask & POLICY_COPIES)
+    if (!code_is_right(to->code_k, to->code_m))
+        return tables_fail(t, -E_INVAL, "a code K+M has K from %d to %d and M from 1 to %d", POLICY_CODE_K_MIN,
+                           POLICY_CODE_K_MAX, POLICY_CODE_M_MAX);
+    if ((m->mask & POLICY_COPIES) && (m->mask & POLICY_CODE) && to->copies != 0 && to->code_k != 0)
+        return tables_fail(t, -E_INVAL, "data is kept in copies or in a code: say one of them");
+    if (to->compress > POLICY_COMPRESS_MAX)
+        return tables_fail(t, -E_INVAL, "compression is off or a level from 1 to %d", POLICY_COMPRESS_MAX - 1);
+    return 0;
+}
+
+/* Copies and code: the one that is said takes the other's place. */
+static void change_safety(const Tarn__PolicySet *m, struct policy *policy)
+{
+    const Tarn__Policy *to = m->policy;
+    if (m->mask & POLICY_COPIES) {
         policy->copies = (uint8_t)to->copies;
+        if (to->copies != 0)
+            policy->code_k = policy->code_m = 0;
+    }
+    if (m->mask & POLICY_CODE) {
+        policy->code_k = (uint8_t)to->code_k;
+        policy->code_m = (uint8_t)to->code_m;
+        if (to->code_k != 0)
+            policy->copies = 0;
+    }
+}
+
+static int change(struct tables *t, const Tarn__PolicySet *m, struct policy *policy)
+{
+    const Tarn__Policy *to = m->policy;
+    uint8_t shift = 0;
+    int err = look_at(t, m, &shift);
+    if (err != 0)
+        return err;
+    change_safety(m, policy);
     if (m->mask & POLICY_DOMAIN)
         policy->domain = (uint8_t)to->domain;
     if (m->mask & POLICY_CHUNK)
@@ -172,6 +244,8 @@ static int change(struct tables *t, const Tarn__PolicySet *m, struct policy *pol
         memset(policy->affinity, 0, sizeof policy->affinity);
         memcpy(policy->affinity, to->affinity, policy->affinity_len);
     }
+    if (m->mask & POLICY_COMPRESS)
+        policy->compress = (uint8_t)to->compress;
     return 0;
 }
 
@@ -180,7 +254,8 @@ static int dir_put(struct tables *t, struct inode *dir, const struct policy *pol
 {
     struct key key = key_1(TABLE_POLICY, dir->ino);
     bool had = (dir->flags & INODE_POLICY) != 0;
-    bool has = policy->copies != 0 || policy->domain != 0 || policy->shift != 0 || policy->affinity_len != 0;
+    bool has = policy->copies != 0 || policy->domain != 0 || policy->shift != 0 || policy->affinity_len != 0 ||
+               policy->code_k != 0 || policy->compress != 0;
     struct heal_state heal;
     int err = heal_state_get(t, &heal);
     _cleanup_(writer_fini) struct writer w = {0};
@@ -229,7 +304,7 @@ int policy_cmd_set(struct tables *t, const void *message)
         ns_touch(t, &inode, false);
         err = ns_inode_put(t, &inode);
     }
-    if (err == 0 && (m->mask & (POLICY_COPIES | POLICY_DOMAIN)))
+    if (err == 0 && (m->mask & POLICY_WALKED))
         err = heal_walk_ask(t);
     return err == 0 ? reply_policy(t, &inode) : err;
 }
@@ -241,6 +316,9 @@ static void policy_message(const struct policy *policy, Tarn__Policy *out)
     out->domain = policy->domain;
     out->chunk_bytes = policy->shift == 0 ? 0 : 1ull << policy->shift;
     out->affinity = (char *)policy->affinity;
+    out->code_k = policy->code_k;
+    out->code_m = policy->code_m;
+    out->compress = policy->compress;
 }
 
 static int reply_policy(struct tables *t, const struct inode *inode)
@@ -257,6 +335,8 @@ static int reply_policy(struct tables *t, const struct inode *inode)
         return err;
     policy_message(&own, &own_message);
     policy_message(&effective, &effective_message);
+    effective_message.code_k = MAX(effective.code_k, (uint8_t)POLICY_WHOLE);
+    effective_message.compress++; /* as a row has it */
     Tarn__PolicyReply reply = TARN__POLICY_REPLY__INIT;
     reply.own = &own_message;
     reply.effective = &effective_message;

@@ -242,6 +242,7 @@ struct upload {
     bool own_copies; /* version 2: said by the writer, not by a policy */
     uint8_t domain, shift;
     uint64_t group; /* affinity */
+    uint8_t code_k, code_m, compress; /* version 3, effective: 0 = whole copies, not compressed */
 };
 void upload_encode(const struct upload *upload, struct writer *w);
 int upload_decode(uint64_t id, const void *data, size_t n, struct upload *ret);

@@ -6,7 +6,8 @@
 /* Version 2 of chunks and tasks says of which disk, and how far apart copies are to be. */
 #define CHUNK_VERSION 2
 #define TASK_VERSION 2
-#define UPLOAD_VERSION 2 /* … and the rest of the policy */
+#define UPLOAD_VERSION_CODELESS 2 /* … and the rest of the policy there was */
+#define UPLOAD_VERSION 3          /* … with code and compression */
 #define STORED_SINCE 0x80  /* in the stored flags: the row has since_ns */
 #define STORED_SHARES 0x40 /* … shares */
 #define STORED_GROUP 0x20  /* … kind, shard and group */
@@ -177,24 +178,32 @@ void upload_encode(const struct upload *upload, struct writer *w)
     writer_u8(w, upload->domain);
     writer_u8(w, upload->shift);
     writer_u64(w, upload->group);
+    writer_u8(w, upload->code_k);
+    writer_u8(w, upload->code_m);
+    writer_u8(w, upload->compress);
 }
 
 int upload_decode(uint64_t id, const void *data, size_t n, struct upload *ret)
 {
     struct reader r = reader_init(data, n);
     uint8_t version = reader_u8(&r);
-    if (version != RECORD_VERSION && version != UPLOAD_VERSION)
+    if (version < RECORD_VERSION || version > UPLOAD_VERSION)
         return -E_CORRUPT;
     struct upload upload = {.id = id, .shift = 26};
     upload.session = reader_u64(&r);
     upload.uid = reader_u32(&r);
     upload.copies = reader_u8(&r);
     upload.created = reader_u64(&r);
-    if (version == UPLOAD_VERSION) {
+    if (version >= UPLOAD_VERSION_CODELESS) {
         upload.own_copies = reader_u8(&r) != 0;
         upload.domain = reader_u8(&r);
         upload.shift = reader_u8(&r);
         upload.group = reader_u64(&r);
+    }
+    if (version == UPLOAD_VERSION) {
+        upload.code_k = reader_u8(&r);
+        upload.code_m = reader_u8(&r);
+        upload.compress = reader_u8(&r);
     }
     if (done(&r) != 0 || upload.shift < 20 || upload.shift > 26)
         return -E_CORRUPT;

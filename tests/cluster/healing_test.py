@@ -89,7 +89,8 @@ def a_change_of_policy_reaches_existing_files_while_they_are_read(c):
             wait_until(lambda: all(len(holders(c, f'/policy/{i}')) == copies for i in range(8)), f'{copies} copies', 120)
         assert c.json('stat', '/policy/1')[0]['ino'] == inode
     work.check()
-    assert c.tarn('policy', 'set', '/policy', 'code=4+2').code == 2
+    for wrong in ('code=4', 'code=4+5', 'code=17+1', 'code=4+2x', 'code= 4+2', 'compress=20', 'compress=fast'):
+        assert c.tarn('policy', 'set', '/policy', wrong).code == 2, wrong
     assert c.tarn('policy', 'set', '/policy', 'chunk=3M').code == 1
 
 

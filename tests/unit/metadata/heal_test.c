@@ -438,6 +438,70 @@ static void the_nearest_policy_counts_and_a_files_own_copies_stay(void **state)
     end(&c);
 }
 
+static const Tarn__Policy *policy_at(struct cluster_world *c, const char *path)
+{
+    Tarn__Where where = TARN__WHERE__INIT;
+    where.path = (char *)path;
+    Tarn__PolicyGet m = TARN__POLICY_GET__INIT;
+    m.where = &where;
+    assert_int_equal(world_query(&c->w, OP_POLICY_GET, &m.base, &m.ctx), 0);
+    const Tarn__PolicyReply *reply = world_reply(&c->w, &tarn__policy_reply__descriptor);
+    return reply->effective;
+}
+
+static int policy_code(struct cluster_world *c, const char *path, uint32_t k, uint32_t m)
+{
+    Tarn__Policy to = TARN__POLICY__INIT;
+    to.code_k = k;
+    to.code_m = m;
+    return policy(c, path, 16, &to);
+}
+
+static void of_copies_and_code_the_nearest_word_counts(void **state)
+{
+    struct cluster_world c;
+    begin(&c, 3, 3);
+    assert_int_equal(world_make(&c.w, TARN__FILE_TYPE__FT_DIR, "/d", "e", 0755), 0);
+    assert_int_equal(policy_at(&c, "/d/e")->code_k, 1); /* whole copies */
+    assert_int_equal(policy_copies(&c, "/", 5), 0);
+    assert_int_equal(policy_code(&c, "/d", 4, 2), 0);
+    assert_int_equal(policy_at(&c, "/d/e")->code_k, 4);
+    assert_int_equal(policy_at(&c, "/d/e")->code_m, 2);
+    assert_int_equal(policy_at(&c, "/d/e")->copies, 3); /* until it is coded: as many losses as the code bears */
+    assert_int_equal(policy_copies(&c, "/d/e", 2), 0);
+    assert_int_equal(policy_at(&c, "/d/e")->code_k, 1);
+    assert_int_equal(policy_at(&c, "/d/e")->copies, 2);
+    assert_int_equal(policy_code(&c, "/d/e", 1, 0), 0); /* whole copies; how many is said above the code */
+    assert_int_equal(policy_at(&c, "/d/e")->code_k, 1);
+    assert_int_equal(policy_at(&c, "/d/e")->copies, 5);
+    assert_int_equal(policy_code(&c, "/d/e", 8, 3), 0);
+    assert_int_equal(policy_at(&c, "/d/e")->code_k, 8);
+    assert_int_equal(policy_copies(&c, "/d", 3), 0); /* takes the code's place */
+    assert_int_equal(policy_at(&c, "/d")->code_k, 1);
+    assert_int_equal(policy_code(&c, "/d/e", 0, 0), 0);
+    assert_int_equal(policy_at(&c, "/d/e")->copies, 3);
+    end(&c);
+}
+
+static void compression_is_inherited_and_can_be_off(void **state)
+{
+    struct cluster_world c;
+    begin(&c, 3, 3);
+    Tarn__Policy to = TARN__POLICY__INIT;
+    assert_int_equal(world_make(&c.w, TARN__FILE_TYPE__FT_DIR, "/d", "e", 0755), 0);
+    assert_int_equal(policy_at(&c, "/d/e")->compress, 1); /* off: as wire and rows have it */
+    to.compress = 4; /* level 3 */
+    assert_int_equal(policy(&c, "/d", 32, &to), 0);
+    assert_int_equal(policy_at(&c, "/d/e")->compress, 4);
+    to.compress = 1;
+    assert_int_equal(policy(&c, "/d/e", 32, &to), 0);
+    assert_int_equal(policy_at(&c, "/d/e")->compress, 1);
+    to.compress = 0;
+    assert_int_equal(policy(&c, "/d/e", 32, &to), 0);
+    assert_int_equal(policy_at(&c, "/d/e")->compress, 4);
+    end(&c);
+}
+
 static void a_later_change_overtakes_the_one_under_way(void **state)
 {
     struct cluster_world c;
@@ -476,7 +540,22 @@ static void nonsense_is_refused(void **state)
     to.domain = 0;
     to.affinity = "two words";
     assert_int_equal(policy(&c, "/d", 8, &to), -E_INVAL);
-    assert_int_equal(policy(&c, "/d", 16, &to), -E_INVAL);
+    assert_int_equal(policy(&c, "/d", 64, &to), -E_INVAL);
+    to.affinity = "";
+    static const struct {
+        uint32_t k, m;
+    } codes[] = {{17, 1}, {2, 0}, {0, 1}, {1, 2}, {4, 5}};
+    for (size_t i = 0; i < ARRAY_SIZE(codes); i++) {
+        to.code_k = codes[i].k;
+        to.code_m = codes[i].m;
+        assert_int_equal(policy(&c, "/d", 16, &to), -E_INVAL);
+    }
+    to.code_k = 4;
+    to.code_m = 2;
+    to.copies = 2;
+    assert_int_equal(policy(&c, "/d", 1 | 16, &to), -E_INVAL);
+    to.compress = 21;
+    assert_int_equal(policy(&c, "/d", 32, &to), -E_INVAL);
     c.w.uid = 1000;
     assert_int_equal(policy_copies(&c, "/d", 2), -E_PERM);
     end(&c);
@@ -909,6 +988,8 @@ int main(void)
         cmocka_unit_test(copies_are_given_out_no_faster_than_allowed),
         cmocka_unit_test(a_change_of_copies_reaches_what_exists),
         cmocka_unit_test(the_nearest_policy_counts_and_a_files_own_copies_stay),
+        cmocka_unit_test(of_copies_and_code_the_nearest_word_counts),
+        cmocka_unit_test(compression_is_inherited_and_can_be_off),
         cmocka_unit_test(a_later_change_overtakes_the_one_under_way),
         cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(the_chunk_size_of_a_directory_makes_smaller_slots),

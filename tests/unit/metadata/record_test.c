@@ -159,7 +159,7 @@ AGAIN(history)
 KIND(store_task, {.kind = 3, .chunk = 9, .generation = 2, .length = 100, .disk = 65536})
 AGAIN(store_task, 1, )
 KIND(upload, {.session = 4, .uid = 1000, .copies = 2, .created = 99, .own_copies = true, .domain = 2, .shift = 26,
-              .group = 7})
+              .group = 7, .code_k = 4, .code_m = 2, .compress = 3})
 AGAIN(upload, 1, )
 KIND(session, {.fence = 9,
                .timeout_ms = 30000,
@@ -242,8 +242,12 @@ KIND(disk,
 AGAIN(disk, 1, )
 KIND(policy, {.copies = 2, .domain = 3, .shift = 24, .affinity_len = 5, .affinity = "study"})
 AGAIN(policy)
+static void policy_code_example(struct writer *w)
+{
+    policy_encode(&(struct policy){.domain = 2, .code_k = 4, .code_m = 2, .compress = 4}, w);
+}
 KIND(heal_state, {.weak = 1, .reduced = 2, .missing_bytes = 3, .copied_bytes = 4, .rate = 5, .walk_next = 6,
-                  .walk_end = 7, .counting = true, .policies = 8, .drain_disk = 9, .balancing = true})
+                  .walk_end = 7, .counting = true, .policies = 8, .drain_disk = 9, .balancing = true, .groups = 10, .coding = 11, .ghosts = 12})
 AGAIN(heal_state)
 
 static const struct kind kinds[] = {{"state", state_example, state_again},
@@ -270,6 +274,7 @@ static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"node", node_example, node_again},
                                     {"disk", disk_example, disk_again},
                                     {"policy", policy_example, policy_again},
+                                    {"policy_code", policy_code_example, policy_again},
                                     {"heal_state", heal_state_example, heal_state_again},
                                     {"lock_table", lock_table_example, lock_table_again},
                                     {"quota", quota_example, quota_again},
@@ -308,28 +313,32 @@ static void rows_round_trip_and_prefixes_are_refused(void **state)
     }
 }
 
-/* Rows that the version before wrote: read, completed, refused in every prefix. */
+/* Rows that earlier versions wrote: read, completed, refused in every prefix. */
 static void rows_of_version_1_are_read(void **state)
 {
     static const struct {
         const char *name;
         int (*again)(const void *data, size_t n, struct writer *w);
-    } old[] = {{"state_v1", state_again},
-               {"inode_file_v1", inode_again},
-               {"inode_dir_v1", inode_again},
-               {"inode_device_v1", inode_again},
-               {"session_v1", session_again},
-               {"opens_v1", opens_again},
-               {"chunk_v1", chunk_again},
-               {"store_task_v1", store_task_again},
-               {"upload_v1", upload_again},
-               {"node_v1", node_again}};
+        uint8_t version; /* that they are completed to */
+    } old[] = {{"state_v1", state_again, 2},
+               {"inode_file_v1", inode_again, 2},
+               {"inode_dir_v1", inode_again, 2},
+               {"inode_device_v1", inode_again, 2},
+               {"session_v1", session_again, 2},
+               {"opens_v1", opens_again, 2},
+               {"chunk_v1", chunk_again, 2},
+               {"store_task_v1", store_task_again, 2},
+               {"upload_v1", upload_again, 3},
+               {"upload_v2", upload_again, 3},
+               {"policy_v1", policy_again, 2},
+               {"heal_state_v1", heal_state_again, 2},
+               {"node_v1", node_again, 2}};
     for (size_t i = 0; i < ARRAY_SIZE(old); i++) {
         uint8_t bytes[1024];
         _cleanup_(writer_fini) struct writer w = {0}, none = {0};
         size_t n = golden_read(golden_path, old[i].name, bytes, sizeof bytes);
         assert_int_equal(old[i].again(bytes, n, &w), 0);
-        assert_int_equal(w.data[0], 2);
+        assert_int_equal(w.data[0], old[i].version);
         for (size_t at = 0; at < n; at++)
             assert_int_equal(old[i].again(bytes, at, &none), -E_CORRUPT);
     }
