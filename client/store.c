@@ -165,6 +165,7 @@ enum distance { NEAR, SAME_RACK, FAR };
 
 /* One place to ask; a near replica gives two: its unix socket, then its address. */
 struct candidate {
+    uint32_t disk;
     char address[STORE_ADDRESS_MAX];
     uint32_t rank;
     enum distance distance;
@@ -195,7 +196,7 @@ static void candidate_add(struct stores *stores, struct candidates *list,
 {
     if (list->n == ARRAY_SIZE(list->items) || strlen(address) >= STORE_ADDRESS_MAX || !address[0])
         return;
-    struct candidate new = {.distance = distance, .up = replica->up};
+    struct candidate new = {.disk = replica->disk, .distance = distance, .up = replica->up};
     new.rank = candidate_rank(stores, replica, distance, address) + later;
     snprintf(new.address, sizeof new.address, "%s", address);
     unsigned at = list->n++;
@@ -257,7 +258,7 @@ struct chunk_range {
     struct stores_counters *also; /* counted there besides; NULL = nowhere */
 };
 
-static int get_from(struct stores *stores, const char *address, const struct chunk_range *range)
+static int get_from(struct stores *stores, const char *address, uint32_t disk, const struct chunk_range *range)
 {
     struct store_peer *peer = store_peer_get(stores, address);
     if (!peer)
@@ -267,6 +268,7 @@ static int get_from(struct stores *stores, const char *address, const struct chu
     get.generation = range->generation;
     get.offset = range->offset;
     get.length = range->n;
+    get.disk = disk;
     struct rpc_call call = {
         .op = OP_CHUNK_GET,
         .request = &get.base,
@@ -307,7 +309,7 @@ static int read_window(struct stores *stores, const struct candidates *list,
     bool unwritten = range->open && list->n > 0;
     for (unsigned i = 0; i < list->n; i++) {
         const struct candidate *from = &list->items[i];
-        int r = get_from(stores, from->address, range);
+        int r = get_from(stores, from->address, from->disk, range);
         if (r == 0) {
             count_read(&stores->counters, from->distance, range->n);
             if (range->also)

@@ -5,6 +5,7 @@
  * nothing of a fenced session is under way any more, a copy became suspect) goes with beats of a second fiber. */
 #include "beat.h"
 
+#include "disks.h"
 #include "put.h"
 #include "rebuild.h"
 #include "meta.pb-c.h"
@@ -26,6 +27,7 @@ struct beat {
     unsigned n_known;
     uint64_t epoch;
     bool closing, told_silence;
+    bool joined;
     bool beating; /* joined, and the inventory is told */
     bool news;    /* for the service */
     struct map late; /* chunks whose copy here is suspect and not yet told */
@@ -151,55 +153,115 @@ static int fences_news(struct store *s, const Tarn__NodeBeatReply *reply)
     return err == 0 ? fences_forget_below(&s->fences, reply->oldest_session) : err;
 }
 
+/* ------------------------------------------------------------------ disks */
+/* What is said of the disks, each and together. */
+struct told {
+    Tarn__Disk items[STORE_DISKS_MAX];
+    Tarn__Disk *pointers[STORE_DISKS_MAX];
+    struct volume *volumes[STORE_DISKS_MAX];
+    size_t n;
+    uint64_t total, free, chunks;
+};
+
+static void tell_disk(struct told *told, struct volume *v, bool up)
+{
+    Tarn__Disk *disk = &told->items[told->n];
+    tarn__disk__init(disk);
+    disk->uuid = (ProtobufCBinaryData){16, v->super.uuid};
+    disk->id = v->super.disk;
+    disk->chunks = volume_chunks(v);
+    disk->up = up && volume_space(v, &disk->total, &disk->free) == 0;
+    if (disk->up) {
+        told->total += disk->total;
+        told->free += disk->free;
+    }
+    told->chunks += disk->chunks;
+    told->volumes[told->n] = v;
+    told->pointers[told->n++] = disk;
+}
+
+static void tell_disks(struct beat *b, bool failed_too, struct told *told)
+{
+    struct store *s = b->store;
+    *told = (struct told){0};
+    for (unsigned i = 0; i < s->n_volumes; i++) {
+        bool up = !volume_failed(s->volumes[i]);
+        if (up || failed_too)
+            tell_disk(told, s->volumes[i], up);
+    }
+    for (size_t i = 0; i < told->n; i++)
+        told->items[i].queue = b->store->requests;
+}
+
 /* ------------------------------------------------------------------ join, inventory */
+static int joined(struct beat *b, const Tarn__NodeJoinReply *reply, const struct told *told, const uint8_t uuid[16])
+{
+    struct store *s = b->store;
+    int err = fences_joined(s, reply);
+    if (err != 0) {
+        s->contact_ms = 0;
+        return err;
+    }
+    b->epoch = reply->epoch;
+    s->node = reply->id;
+    for (size_t i = 0; i < told->n && err == 0; i++) {
+        struct volume *v = told->volumes[i];
+        if (v->first_chunk == 0)
+            v->first_chunk = reply->first_chunk;
+        err = volume_set_node(v, uuid, reply->id, i < reply->n_disks ? reply->disks[i] : reply->disk);
+        if (err == 0)
+            log_info("node %u disk %u at %s joined", reply->id, v->super.disk, s->address);
+    }
+    return err;
+}
+
 static int join(struct beat *b)
 {
     struct store *s = b->store;
     Tarn__Node node = TARN__NODE__INIT;
     Tarn__NodeJoin request = TARN__NODE_JOIN__INIT;
     ProtobufCMessage *answer;
-    node.id = s->volume->super.node != 0 ? s->volume->super.node : s->node_wanted;
+    uint8_t uuid[16];
+    _cleanup_free_ struct told *told = malloc(sizeof *told);
+    if (told == NULL)
+        return -E_NOMEM;
+    tell_disks(b, false, told);
+    if (told->n == 0)
+        return -E_IO; /* nothing works here: silence says it */
+    uint32_t id = disks_node(s, uuid);
+    node.id = id != 0 ? id : s->node_wanted;
     node.host = s->host;
     node.rack = s->rack;
     node.address = s->address;
     node.local = s->local;
     node.machine = s->machine;
-    int err = volume_space(s->volume, &node.total, &node.free);
-    if (err != 0)
-        return err;
-    node.chunks = volume_chunks(s->volume);
+    node.total = told->total;
+    node.free = told->free;
+    node.chunks = told->chunks;
+    node.disks = told->pointers;
+    node.n_disks = told->n;
     request.node = &node;
-    request.uuid = (ProtobufCBinaryData){16, s->volume->super.uuid};
-    err = ask(b, OP_NODE_JOIN, &request.base, &tarn__node_join_reply__descriptor, &answer);
+    request.uuid = (ProtobufCBinaryData){16, uuid};
+    int err = ask(b, OP_NODE_JOIN, &request.base, &tarn__node_join_reply__descriptor, &answer);
     if (err != 0)
         return err;
-    const Tarn__NodeJoinReply *reply = (const Tarn__NodeJoinReply *)answer;
-    b->epoch = reply->epoch;
-    if (s->first_chunk == 0)
-        s->first_chunk = reply->first_chunk;
-    err = fences_joined(s, reply);
-    if (err != 0)
-        s->contact_ms = 0;
-    else
-        err = volume_set_node(s->volume, reply->id, reply->disk);
-    if (err == 0)
-        log_info("node %u disk %u at %s joined", reply->id, reply->disk, s->address);
+    err = joined(b, (const Tarn__NodeJoinReply *)answer, told, uuid);
     protobuf_c_message_free_unpacked(answer, NULL);
     return err;
 }
 
-static int delete_chunk(struct store *s, uint64_t chunk, uint64_t generation)
+static int delete_chunk(struct volume *v, uint64_t chunk, uint64_t generation)
 {
     struct held held;
-    int err = store_hold_all(s, chunk, false, true, &held);
+    int err = store_hold_all(v, chunk, false, true, &held);
     if (err != 0)
         return err == -E_NOENT ? 0 : err;
     /* A newer generation has come since: this is not the chunk that was meant. Noted first: from the moment it is out
      * of the table a write would make it anew (C16), with a file that is about to be removed. */
-    store_note_deleted(s, chunk);
+    volume_note_deleted(v, chunk);
     if (held.chunk->generation <= generation)
-        err = volume_delete(s->volume, held.chunk);
-    store_release(s, &held);
+        err = volume_delete(v, held.chunk);
+    store_release(&held);
     return err;
 }
 
@@ -209,12 +271,12 @@ struct inventory {
 };
 
 /* One piece: what this disk holds of the ids [first, last]. */
-static int inventory_send(struct beat *b, struct inventory *inventory, uint64_t first, uint64_t last)
+static int inventory_send(struct beat *b, struct volume *v, struct inventory *inventory, uint64_t first, uint64_t last)
 {
-    struct store *s = b->store;
     Tarn__NodeInventory request = TARN__NODE_INVENTORY__INIT;
     ProtobufCMessage *answer;
-    request.node = s->volume->super.node;
+    request.node = b->store->node;
+    request.disk = v->super.disk;
     request.epoch = b->epoch;
     request.n_chunks = inventory->n;
     request.chunks = inventory->pointers;
@@ -225,7 +287,7 @@ static int inventory_send(struct beat *b, struct inventory *inventory, uint64_t 
         return err;
     const Tarn__NodeInventoryReply *reply = (const Tarn__NodeInventoryReply *)answer;
     for (size_t i = 0; i < reply->n_unknown && err == 0; i++)
-        err = delete_chunk(s, reply->unknown[i], UINT64_MAX);
+        err = delete_chunk(v, reply->unknown[i], UINT64_MAX);
     if (reply->n_unknown > 0)
         log_info("%zu chunks that the cluster does not count on here are deleted", reply->n_unknown);
     protobuf_c_message_free_unpacked(answer, NULL);
@@ -252,9 +314,9 @@ static int id_compare(const void *a, const void *b)
 }
 
 /* The ids first, ascending: the table changes while pieces are sent. */
-static int ids_snapshot(struct store *s, uint64_t **ret, size_t *ret_n)
+static int ids_snapshot(struct volume *v, uint64_t **ret, size_t *ret_n)
 {
-    struct map *chunks = &s->volume->index.chunks;
+    struct map *chunks = &v->index.chunks;
     uint64_t *ids = malloc(MAX(chunks->count, (size_t)1) * sizeof *ids), id;
     size_t at = 0, n = 0;
     void *value;
@@ -270,58 +332,67 @@ static int ids_snapshot(struct store *s, uint64_t **ret, size_t *ret_n)
 }
 
 /* Pieces cover all ids from 1 on without a gap, so that what is missing here is noticed too. */
-static int inventory(struct beat *b)
+static int inventory_of(struct beat *b, struct volume *v)
 {
-    struct store *s = b->store;
     _cleanup_free_ uint64_t *ids = NULL;
     _cleanup_free_ Tarn__ChunkHeld *items = calloc(BEAT_INVENTORY_PIECE, sizeof *items);
     _cleanup_free_ Tarn__ChunkHeld **pointers = calloc(BEAT_INVENTORY_PIECE, sizeof *pointers);
     struct inventory piece = {.items = items, .pointers = pointers};
     size_t n;
     uint64_t first = 1;
-    int err = items == NULL || pointers == NULL ? -E_NOMEM : ids_snapshot(s, &ids, &n);
+    int err = items == NULL || pointers == NULL ? -E_NOMEM : ids_snapshot(v, &ids, &n);
     for (size_t i = 0; err == 0 && i < n; i++) {
-        struct chunk *c = map_get(&s->volume->index.chunks, ids[i]);
+        struct chunk *c = map_get(&v->index.chunks, ids[i]);
         if (c != NULL)
-            inventory_add(&piece, s->volume, c);
+            inventory_add(&piece, v, c);
         if (piece.n == BEAT_INVENTORY_PIECE) {
-            err = inventory_send(b, &piece, first, ids[i]);
+            err = inventory_send(b, v, &piece, first, ids[i]);
             first = ids[i] + 1;
         }
     }
     if (err == 0)
-        err = inventory_send(b, &piece, first, UINT64_MAX);
-    return err == 0 ? volume_boot_settled(s->volume) : err;
+        err = inventory_send(b, v, &piece, first, UINT64_MAX);
+    return err == 0 ? volume_boot_settled(v) : err;
+}
+
+static int inventory(struct beat *b)
+{
+    struct store *s = b->store;
+    int err = 0;
+    for (unsigned i = 0; i < s->n_volumes && err == 0; i++)
+        if (!volume_failed(s->volumes[i]) && s->volumes[i]->super.disk != 0) /* one that came just now joins first */
+            err = inventory_of(b, s->volumes[i]);
+    return err;
 }
 
 /* ------------------------------------------------------------------ tasks */
-static int task_seal(struct store *s, const Tarn__ChunkTask *message, Tarn__ChunkTaskDone *result)
+static int task_seal(struct store *s, struct volume *v, const Tarn__ChunkTask *message, Tarn__ChunkTaskDone *result)
 {
     struct held held;
     bool keep = message->kind == TARN__CHUNK_TASK__KIND__SEAL_KEEP;
-    int err = store_hold_all(s, message->chunk, message->length == 0, true, &held);
+    int err = store_hold_all(v, message->chunk, message->length == 0, true, &held);
     if (err != 0)
         return err;
     if (held.chunk->late) { /* not one to compare the others with: the service lets it leave */
-        store_release(s, &held);
+        store_release(&held);
         return -E_BUSY;
     }
     uint64_t length = keep ? held.chunk->length : message->length; /* kept: all that was written */
     /* The file may be longer than what was ever written to this chunk: the rest is zeros. A member that
      * has lost bytes gets another digest than the others by it, and goes. */
     if ((held.chunk->flags & CHUNK_SEALED) == 0 && held.chunk->length < length)
-        err = put_truncate(s->volume, held.chunk, message->generation, length);
+        err = put_truncate(v, held.chunk, message->generation, length);
     if (err == 0)
-        err = put_seal(s->volume, held.chunk, message->generation, length);
+        err = put_seal(v, held.chunk, message->generation, length);
     result->length = held.chunk->length;
     result->digest = err == 0 ? chunk_digest(held.chunk) : 0;
-    store_release(s, &held);
+    store_release(&held);
     if (err == 0)
-        verify_note(s->verify, message->chunk);
+        verify_note(s->verify, v, message->chunk);
     return err;
 }
 
-static int task_copy(struct beat *b, const Tarn__ChunkTask *message, Tarn__ChunkTaskDone *result)
+static int task_copy(struct beat *b, struct volume *v, const Tarn__ChunkTask *message, Tarn__ChunkTaskDone *result)
 {
     while (b->n_copies >= BEAT_COPIES_MAX) {
         int err = fiber_queue_wait(&b->copy_room, 0);
@@ -331,10 +402,31 @@ static int task_copy(struct beat *b, const Tarn__ChunkTask *message, Tarn__Chunk
     if (b->closing)
         return -E_CANCELED;
     b->n_copies++;
-    int err = rebuild_copy(b->store, message, &result->length, &result->digest);
+    int err = rebuild_copy(b->store, v, message, &result->length, &result->digest);
     b->n_copies--;
     fiber_queue_wake_one(&b->copy_room);
     return err;
+}
+
+static int task_carry_out(struct task *task)
+{
+    struct beat *b = task->beat;
+    const Tarn__ChunkTask *message = task->message;
+    struct volume *v;
+    int err = store_volume(b->store, message->disk, message->chunk, &v);
+    if (err != 0)
+        return err;
+    switch (message->kind) {
+    case TARN__CHUNK_TASK__KIND__DELETE:
+        return delete_chunk(v, message->chunk, message->generation);
+    case TARN__CHUNK_TASK__KIND__SEAL:
+    case TARN__CHUNK_TASK__KIND__SEAL_KEEP:
+        return task_seal(b->store, v, message, &task->result);
+    case TARN__CHUNK_TASK__KIND__COPY:
+        return task_copy(b, v, message, &task->result);
+    default:
+        return -E_NOTSUP;
+    }
 }
 
 static void task_run(void *arg)
@@ -342,21 +434,7 @@ static void task_run(void *arg)
     struct task *task = arg;
     struct beat *b = task->beat;
     const Tarn__ChunkTask *message = task->message;
-    int err;
-    switch (message->kind) {
-    case TARN__CHUNK_TASK__KIND__DELETE:
-        err = delete_chunk(b->store, message->chunk, message->generation);
-        break;
-    case TARN__CHUNK_TASK__KIND__SEAL:
-    case TARN__CHUNK_TASK__KIND__SEAL_KEEP:
-        err = task_seal(b->store, message, &task->result);
-        break;
-    case TARN__CHUNK_TASK__KIND__COPY:
-        err = task_copy(b, message, &task->result);
-        break;
-    default:
-        err = -E_NOTSUP;
-    }
+    int err = task_carry_out(task);
     if (err != 0 && err != -E_CANCELED)
         log_warn("task %llu (kind %d) on chunk %llx: %s", (unsigned long long)message->id, (int)message->kind,
                  (unsigned long long)message->chunk, err_sentence(err));
@@ -459,19 +537,24 @@ static int beat_once(struct beat *b, bool wait)
     Tarn__ChunkTaskDone *done[BEAT_DONE_MAX];
     Tarn__NodeBeat request = TARN__NODE_BEAT__INIT;
     ProtobufCMessage *answer;
-    request.node = s->volume->super.node;
+    _cleanup_free_ struct told *told = malloc(sizeof *told);
+    if (told == NULL)
+        return -E_NOMEM;
+    tell_disks(b, true, told);
+    request.node = s->node;
     request.epoch = b->epoch;
-    request.chunks = volume_chunks(s->volume);
+    request.total = told->total;
+    request.free = told->free;
+    request.chunks = told->chunks;
     request.queue = s->requests;
+    request.disks = told->pointers;
+    request.n_disks = told->n;
     request.done = done;
     request.no_wait = !wait;
-    int err = volume_space(s->volume, &request.total, &request.free);
-    if (err != 0)
-        return err;
     if (!wait)
         done_collect(b, &request);
     fences_tell(&s->fences, &request);
-    err = ask(b, OP_NODE_BEAT, &request.base, &tarn__node_beat_reply__descriptor, &answer);
+    int err = ask(b, OP_NODE_BEAT, &request.base, &tarn__node_beat_reply__descriptor, &answer);
     if (err != 0)
         return err;
     forget_told(&request);
@@ -515,16 +598,17 @@ static int beat_and_wait(struct beat *b)
 static void beat_run(void *arg)
 {
     struct beat *b = arg;
-    bool joined = false, told = false;
+    bool told = false;
     uint64_t told_ms = 0;
     while (!b->closing && !io_stopping(b->store->io)) {
         int err;
         /* C17: what a lost message left here goes with this. */
         if (told && io_mono_ms(b->store->io) - told_ms > b->store->inventory_ms)
             told = false;
-        if (!joined) {
+        if (!b->joined) {
+            b->joined = true; /* unless a disk more is found meanwhile */
             err = join(b);
-            joined = err == 0;
+            b->joined &= err == 0;
             told = false;
         } else if (!told) {
             err = inventory(b);
@@ -535,8 +619,8 @@ static void beat_run(void *arg)
         }
         tell_silence(b, err);
         if (does_not_know_us(err))
-            joined = false;
-        b->beating = joined && told;
+            b->joined = false;
+        b->beating = b->joined && told;
         if (b->beating)
             fiber_queue_wake_all(&b->tell_wake);
         if (err != 0)
@@ -546,6 +630,23 @@ static void beat_run(void *arg)
 }
 
 /* ------------------------------------------------------------------ what cannot wait for the next beat */
+static int tell_late_copy(struct beat *b, struct volume *v, uint64_t id)
+{
+    struct chunk *c = index_get(&v->index, id);
+    Tarn__ChunkHeld item, *pointer = &item;
+    struct inventory one = {.items = &item, .pointers = &pointer};
+    int err = 0;
+    if (c != NULL && c->late) {
+        inventory_add(&one, v, c);
+        item.suspect = true;
+        err = inventory_send(b, v, &one, 0, 0);
+        c->late = err != 0 && c->late;
+    }
+    if (c != NULL)
+        chunk_unref(&v->index, c);
+    return err;
+}
+
 /* Suspect copies, as an inventory of just these (C18). What the service still counts on is served again: it is the only copy. */
 static int tell_late(struct beat *b)
 {
@@ -555,16 +656,8 @@ static int tell_late(struct beat *b)
     size_t at = 0;
     int err = 0;
     while (err == 0 && map_next(&b->late, &at, &id, &value)) {
-        struct chunk *c = index_get(&s->volume->index, id);
-        Tarn__ChunkHeld item, *pointer = &item;
-        struct inventory one = {.items = &item, .pointers = &pointer};
-        if (c != NULL) {
-            inventory_add(&one, s->volume, c);
-            item.suspect = true;
-            err = inventory_send(b, &one, 0, 0);
-            c->late = err != 0 && c->late;
-            chunk_unref(&s->volume->index, c);
-        }
+        for (unsigned i = 0; i < s->n_volumes && err == 0; i++)
+            err = tell_late_copy(b, s->volumes[i], id);
         if (err == 0)
             map_remove(&b->late, id);
         at = 0; /* the map may have changed while we waited */
@@ -590,6 +683,11 @@ static void tell_run(void *arg)
         }
     }
     fiber_group_done(&b->fibers);
+}
+
+void beat_rejoin(struct beat *b)
+{
+    b->joined = false; /* the next beat, within a second, is a join */
 }
 
 void beat_tell(struct beat *b)

@@ -15,6 +15,8 @@
 #define BEAT_DONE_MAX 256        /* told in one beat */
 #define BEAT_INVENTORY_PIECE 4096 /* chunks in one message: about 100 KiB */
 
+/* There is a disk more than when it joined: it joins again. */
+void beat_rejoin(struct beat *beat);
 /* Something is to be told soon: a change of a fenced session has ended. */
 void beat_tell(struct beat *beat);
 /* The copy of this chunk is suspect; chunk->late goes when the service has decided about it. */

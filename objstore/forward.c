@@ -77,7 +77,7 @@ static void item_run(void *arg)
     fiber_group_done(&item->forward->group);
 }
 
-int forward_start(struct forward *f, struct store *s, unsigned op, const void *message,
+int forward_start(struct forward *f, struct store *s, const struct volume *v, unsigned op, const void *message,
                   Tarn__Member *const *members, size_t n_members, bool chain, uint64_t epoch,
                   const struct iovec *payload)
 {
@@ -87,8 +87,8 @@ int forward_start(struct forward *f, struct store *s, unsigned op, const void *m
     f->epoch = epoch;
     f->group = (struct fiber_group){0};
     f->n_items = 0;
-    f->disks[0] = s->volume->super.disk;
-    f->lives[0] = s->volume->life;
+    f->disks[0] = v->super.disk;
+    f->lives[0] = v->life;
     f->n_lives = 1;
     if (n_members > FORWARD_MEMBERS_MAX)
         return -E_INVAL;

@@ -40,9 +40,9 @@ struct forward {
     size_t n_lives;
     struct fiber_group group;
 };
-/* Starts sending `message` (of the op's type) to members[1..]; members[0] is this store. -E_INVAL:
+/* Starts sending `message` (of the op's type) to members[1..]; members[0] is this store, with `volume`. -E_INVAL:
  * too many members; then nothing was sent. The forward lives until forward_wait() has returned. */
-int forward_start(struct forward *forward, struct store *store, unsigned op, const void *message,
+int forward_start(struct forward *forward, struct store *store, const struct volume *volume, unsigned op, const void *message,
                   Tarn__Member *const *members, size_t n_members, bool chain, uint64_t epoch,
                   const struct iovec *payload);
 /* Waits for all. *reply tells the members' lives and borrows from *forward. 0 with reply->failed_disk 0: everybody has it. 0 with failed_disk: that member did not

@@ -63,6 +63,7 @@ void superblock_encode(const struct superblock *sb, uint8_t out[BLOCK_BYTES])
     store_u32(out + 44, sb->disk);
     store_u64(out + 48, sb->created_ns);
     store_u64(out + 56, sb->journal_bytes);
+    memcpy(out + 64, sb->node_uuid, 16);
     block_finish(out);
 }
 
@@ -78,6 +79,7 @@ int superblock_decode(const uint8_t *data, size_t n, struct superblock *ret)
     sb.disk = reader_u32(&r);
     sb.created_ns = reader_u64(&r);
     sb.journal_bytes = reader_u64(&r);
+    memcpy(sb.node_uuid, reader_bytes(&r, 16), 16);
     if (sb.journal_bytes % BLOCK_BYTES != 0 || sb.journal_bytes < RECORD_BYTES_MAX || sb.journal_bytes > GIB(1))
         return -E_CORRUPT;
     *ret = sb;

@@ -26,10 +26,11 @@ struct cell {
 /* ---- superblock: the file "superblock", one block ---- */
 struct superblock {
     uint64_t cluster_id;
-    uint8_t uuid[16];       /* of the node; made by chance when the volume is made */
+    uint8_t uuid[16];       /* made by chance when the volume is made */
     uint32_t node, disk;    /* 0 until the metadata service has given them */
     uint64_t created_ns;
     uint64_t journal_bytes; /* of one of the two segments */
+    uint8_t node_uuid[16];  /* by which the service knows the node; zeros: the volume's, it was the node's only one */
 };
 void superblock_encode(const struct superblock *sb, uint8_t out[BLOCK_BYTES]);
 int superblock_decode(const uint8_t *data, size_t n, struct superblock *ret);

@@ -35,36 +35,42 @@ static int refuse_stale(const struct chunk *c, uint64_t generation)
     return 0;
 }
 
+/* Of a change: the first member is this store. */
+static int volume_of(const struct store *s, uint64_t chunk, Tarn__Member *const *members, size_t n_members, struct volume **ret)
+{
+    return store_volume(s, n_members > 0 ? members[0]->disk : 0, chunk, ret);
+}
+
 static int answer(struct rpc_request *request, int err, Tarn__ChunkPutReply *reply)
 {
     return err != 0 ? err : rpc_reply(request, &reply->base);
 }
 
 /* ------------------------------------------------------------------ put */
-static int put_held(struct change *change, struct rpc_request *request, const Tarn__ChunkPut *m, const struct put *put)
+static int put_held(struct change *change, struct rpc_request *request, const Tarn__ChunkPut *m, struct volume *v, const struct put *put)
 {
     struct store *s = change->store;
     struct held held;
     struct iovec payload = {request->payload, request->payload_len};
     struct forward forward;
     Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
-    int err = store_hold_bytes(s, m->chunk, true, put->offset, put->length, true, &held);
+    int err = store_hold_bytes(v, m->chunk, true, put->offset, put->length, true, &held);
     if (err != 0)
         return err;
     err = change_may_go(change, held.chunk);
     if (err == 0)
         err = refuse_stale(held.chunk, m->generation);
     if (err == 0)
-        err = forward_start(&forward, s, OP_CHUNK_PUT, m, m->members, m->n_members, (m->flags & TARN__WRITE_FLAGS__WF_CHAIN) != 0,
+        err = forward_start(&forward, s, v, OP_CHUNK_PUT, m, m->members, m->n_members, (m->flags & TARN__WRITE_FLAGS__WF_CHAIN) != 0,
                             request->epoch, &payload);
     if (err == 0) {
-        int mine = put_bytes(s->volume, held.chunk, put);
+        int mine = put_bytes(v, held.chunk, put);
         int forwarded = forward_wait(&forward, &reply);
         int verdict = change_verdict(change, held.chunk, mine == 0);
         err = verdict != 0 ? verdict : mine != 0 ? mine : forwarded;
     }
     reply.length = held.chunk->length;
-    store_release(s, &held);
+    store_release(&held);
     return answer(request, err, &reply);
 }
 
@@ -79,13 +85,16 @@ static int handle_put(void *ctx, struct rpc_request *request, const void *messag
     int err = change_begin(&change, s, request, m->session, m->forwarded);
     if (err != 0)
         return err;
+    struct volume *v;
     err = m->length == request->payload_len ? put_check(&put) : -E_INVAL;
     if (err == 0)
-        err = store_refuses(s, m->chunk);
+        err = volume_of(s, m->chunk, m->members, m->n_members, &v);
+    if (err == 0)
+        err = volume_refuses(v, m->chunk);
     if (err == 0)
         err = enter(s);
     if (err == 0) {
-        err = put_held(&change, request, m, &put);
+        err = put_held(&change, request, m, v, &put);
         s->counters.bytes_written += err == 0 ? put.length : 0;
         leave(s);
     }
@@ -94,61 +103,73 @@ static int handle_put(void *ctx, struct rpc_request *request, const void *messag
 }
 
 /* ------------------------------------------------------------------ sync, truncate */
-static int handle_sync(void *ctx, struct rpc_request *request, const void *message)
+static int sync_chunk(struct change *change, struct rpc_request *request, const Tarn__ChunkSync *m, struct volume *v, const struct chunk *c)
 {
-    struct store *s = ctx;
-    const Tarn__ChunkSync *m = message;
+    struct store *s = change->store;
     struct forward forward;
     Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
-    struct change change;
-    int err = change_begin(&change, s, request, m->session, m->forwarded);
-    if (err != 0)
-        return err;
-    struct chunk *c = index_get(&s->volume->index, m->chunk);
-    err = c != NULL && chunk_is_real(c) ? c->broken : -E_NOENT;
+    int err = chunk_is_real(c) ? c->broken : -E_NOENT;
     if (err == 0)
-        err = store_refuses(s, m->chunk);
+        err = volume_refuses(v, m->chunk);
     if (err == 0 && m->generation < c->generation)
         err = -E_STALE;
     if (err == 0)
-        err = forward_start(&forward, s, OP_CHUNK_SYNC, m, m->members, m->n_members, false, request->epoch, NULL);
+        err = forward_start(&forward, s, v, OP_CHUNK_SYNC, m, m->members, m->n_members, false, request->epoch, NULL);
     if (err == 0) {
-        err = journal_sync(s->volume->journal);
+        err = journal_sync(v->journal);
         int forwarded = forward_wait(&forward, &reply);
         if (err == 0)
             err = forwarded;
         reply.length = c->length;
     }
-    if (err == 0 && fences_late(&s->fences, &change.op))
+    if (err == 0 && fences_late(&s->fences, &change->op))
         err = -E_NO_SESSION;
-    if (c != NULL)
-        chunk_unref(&s->volume->index, c);
-    change_end(&change);
     return answer(request, err, &reply);
 }
 
-static int truncate_held(struct change *change, struct rpc_request *request, const Tarn__ChunkTruncate *m)
+static int handle_sync(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct store *s = ctx;
+    const Tarn__ChunkSync *m = message;
+    struct change change;
+    int err = change_begin(&change, s, request, m->session, m->forwarded);
+    if (err != 0)
+        return err;
+    struct volume *v;
+    err = volume_of(s, m->chunk, m->members, m->n_members, &v);
+    struct chunk *c = err == 0 ? index_get(&v->index, m->chunk) : NULL;
+    if (c != NULL) {
+        err = sync_chunk(&change, request, m, v, c);
+        chunk_unref(&v->index, c);
+    } else if (err == 0) {
+        err = -E_NOENT;
+    }
+    change_end(&change);
+    return err;
+}
+
+static int truncate_held(struct change *change, struct rpc_request *request, const Tarn__ChunkTruncate *m, struct volume *v)
 {
     struct store *s = change->store;
     struct held held;
     struct forward forward;
     Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
-    int err = store_hold_all(s, m->chunk, true, true, &held);
+    int err = store_hold_all(v, m->chunk, true, true, &held);
     if (err != 0)
         return err;
     err = change_may_go(change, held.chunk);
     if (err == 0)
         err = refuse_stale(held.chunk, m->generation);
     if (err == 0)
-        err = forward_start(&forward, s, OP_CHUNK_TRUNCATE, m, m->members, m->n_members, false, request->epoch, NULL);
+        err = forward_start(&forward, s, v, OP_CHUNK_TRUNCATE, m, m->members, m->n_members, false, request->epoch, NULL);
     if (err == 0) {
-        int mine = put_truncate(s->volume, held.chunk, m->generation, m->length);
+        int mine = put_truncate(v, held.chunk, m->generation, m->length);
         int forwarded = forward_wait(&forward, &reply);
         int verdict = change_verdict(change, held.chunk, mine == 0);
         err = verdict != 0 ? verdict : mine != 0 ? mine : forwarded;
     }
     reply.length = held.chunk->length;
-    store_release(s, &held);
+    store_release(&held);
     return answer(request, err, &reply);
 }
 
@@ -160,24 +181,27 @@ static int handle_truncate(void *ctx, struct rpc_request *request, const void *m
     int err = change_begin(&change, s, request, m->session, m->forwarded);
     if (err != 0)
         return err;
-    err = m->length <= CHUNK_BYTES_MAX ? store_refuses(s, m->chunk) : -E_INVAL;
+    struct volume *v;
+    err = m->length <= CHUNK_BYTES_MAX ? volume_of(s, m->chunk, m->members, m->n_members, &v) : -E_INVAL;
     if (err == 0)
-        err = truncate_held(&change, request, m);
+        err = volume_refuses(v, m->chunk);
+    if (err == 0)
+        err = truncate_held(&change, request, m, v);
     change_end(&change);
     return err;
 }
 
 /* ------------------------------------------------------------------ clone */
 /* Nobody sees a clone before the session has put it in its place (CHUNK_SWAP): one that comes too late is given back. */
-static int clone(struct change *change, struct rpc_request *request, const Tarn__ChunkClone *m)
+static int clone(struct change *change, struct rpc_request *request, const Tarn__ChunkClone *m, struct volume *v)
 {
     struct store *s = change->store;
     struct forward forward;
     Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
-    int err = forward_start(&forward, s, OP_CHUNK_CLONE, m, m->members, m->n_members, false, request->epoch, NULL);
+    int err = forward_start(&forward, s, v, OP_CHUNK_CLONE, m, m->members, m->n_members, false, request->epoch, NULL);
     if (err != 0)
         return err;
-    err = rebuild_clone(s, m->chunk, m->generation, m->from, m->length);
+    err = rebuild_clone(v, m->chunk, m->generation, m->from, m->length);
     int forwarded = forward_wait(&forward, &reply);
     if (err == 0)
         err = forwarded;
@@ -195,13 +219,16 @@ static int handle_clone(void *ctx, struct rpc_request *request, const void *mess
     int err = change_begin(&change, s, request, m->session, m->forwarded);
     if (err != 0)
         return err;
-    err = m->length <= CHUNK_BYTES_MAX && m->chunk != m->from ? store_refuses(s, m->chunk) : -E_INVAL;
+    struct volume *v;
+    err = m->length <= CHUNK_BYTES_MAX && m->chunk != m->from ? volume_of(s, m->from, m->members, m->n_members, &v) : -E_INVAL;
     if (err == 0)
-        err = store_refuses(s, m->from) == -E_BUSY ? -E_BUSY : 0; /* the swap may have removed it: this is a repetition */
+        err = volume_refuses(v, m->chunk);
+    if (err == 0)
+        err = volume_refuses(v, m->from) == -E_BUSY ? -E_BUSY : 0; /* the swap may have removed it: this is a repetition */
     if (err == 0)
         err = enter(s);
     if (err == 0) {
-        err = clone(&change, request, m);
+        err = clone(&change, request, m, v);
         leave(s);
     }
     change_end(&change);
@@ -222,8 +249,9 @@ static int reply_get(struct rpc_request *request, const struct chunk *c, uint64_
     return rpc_reply_payload(request, &reply.base, &payload, 1, true);
 }
 
-static int get_held(struct store *s, struct rpc_request *request, const Tarn__ChunkGet *m, struct chunk *c)
+static int get_held(struct store *s, struct rpc_request *request, const Tarn__ChunkGet *m, const struct held *held)
 {
+    struct chunk *c = held->chunk;
     struct get get;
     if ((c->flags & CHUNK_PARTIAL) != 0)
         return -E_NOENT;
@@ -231,14 +259,14 @@ static int get_held(struct store *s, struct rpc_request *request, const Tarn__Ch
         return -E_STALE;
     int err = store_may_serve(s, c);
     if (err == 0)
-        err = get_read(s->volume, c, m->offset, m->length, &get);
+        err = get_read(held->volume, c, m->offset, m->length, &get);
     if (err != 0) {
         s->counters.corrupt += err == -E_CORRUPT;
         return err;
     }
     s->counters.bytes_read += get.length;
     err = reply_get(request, c, m->offset, &get);
-    get_fini(s->volume, &get);
+    get_fini(held->volume, &get);
     return err;
 }
 
@@ -249,15 +277,18 @@ static int handle_get(void *ctx, struct rpc_request *request, const void *messag
     struct held held;
     if (m->length == 0 || m->length > FRAME_PAYLOAD_MAX)
         return -E_INVAL;
-    int err = store_refuses(s, m->chunk);
+    struct volume *v;
+    int err = store_volume(s, m->disk, m->chunk, &v);
+    if (err == 0)
+        err = volume_refuses(v, m->chunk);
     if (err == 0)
         err = enter(s);
     if (err != 0)
         return err;
-    err = store_hold_bytes(s, m->chunk, false, m->offset, m->length, false, &held);
+    err = store_hold_bytes(v, m->chunk, false, m->offset, m->length, false, &held);
     if (err == 0) {
-        err = get_held(s, request, m, held.chunk);
-        store_release(s, &held);
+        err = get_held(s, request, m, &held);
+        store_release(&held);
     }
     leave(s);
     return err;
@@ -276,12 +307,14 @@ static int handle_stat(void *ctx, struct rpc_request *request, const void *messa
     struct store *s = ctx;
     const Tarn__ChunkStat *m = message;
     Tarn__ChunkStatReply reply = TARN__CHUNK_STAT_REPLY__INIT;
-    struct chunk *c = index_get(&s->volume->index, m->chunk);
+    struct volume *v;
+    int err = store_volume(s, m->disk, m->chunk, &v);
+    struct chunk *c = err == 0 ? index_get(&v->index, m->chunk) : NULL;
     if (c == NULL)
-        return -E_NOENT;
+        return err == 0 ? -E_NOENT : err;
     bool there = chunk_is_real(c) && (c->flags & CHUNK_PARTIAL) == 0;
     stat_fill(c, &reply);
-    chunk_unref(&s->volume->index, c);
+    chunk_unref(&v->index, c);
     return there ? rpc_reply(request, &reply.base) : -E_NOENT;
 }
 
@@ -291,14 +324,17 @@ static int handle_seal(void *ctx, struct rpc_request *request, const void *messa
     const Tarn__ChunkSeal *m = message;
     struct held held;
     Tarn__ChunkStatReply reply = TARN__CHUNK_STAT_REPLY__INIT;
-    int err = store_hold_all(s, m->chunk, m->length == 0, true, &held);
+    struct volume *v;
+    int err = store_volume(s, m->disk, m->chunk, &v);
+    if (err == 0)
+        err = store_hold_all(v, m->chunk, m->length == 0, true, &held);
     if (err != 0)
         return err;
-    err = put_seal(s->volume, held.chunk, m->generation, m->length);
+    err = put_seal(v, held.chunk, m->generation, m->length);
     stat_fill(held.chunk, &reply);
-    store_release(s, &held);
+    store_release(&held);
     if (err == 0)
-        verify_note(s->verify, m->chunk);
+        verify_note(s->verify, v, m->chunk);
     return err != 0 ? err : rpc_reply(request, &reply.base);
 }
 
@@ -312,9 +348,10 @@ static int handle_ping(void *ctx, struct rpc_request *request, const void *messa
 {
     struct store *s = ctx;
     Tarn__StorePingReply reply = TARN__STORE_PING_REPLY__INIT;
-    reply.node = s->volume->super.node;
-    reply.disk = s->volume->super.disk;
-    reply.chunks = volume_chunks(s->volume);
+    reply.node = s->volumes[0]->super.node;
+    reply.disk = s->volumes[0]->super.disk;
+    for (unsigned i = 0; i < s->n_volumes; i++)
+        reply.chunks += volume_chunks(s->volumes[i]);
     reply.bytes_read = s->counters.bytes_read;
     reply.bytes_written = s->counters.bytes_written;
     reply.fds_passed = s->counters.fds_passed;

@@ -1,6 +1,7 @@
 #include "store.h"
 
 #include "beat.h"
+#include "disks.h"
 #include "ops.h"
 #include "verify.h"
 #include "common/check.h"
@@ -51,22 +52,18 @@ static void store_free(struct store *s)
         rpc_client_destroy(peer->client);
         free(peer);
     }
-    map_fini(&s->deleted);
+    disks_close(s);
     fences_fini(&s->fences);
     free(s);
 }
 
 int store_open(struct io *io, const struct store_options *options, struct store **ret, const char **ret_why)
 {
-    struct volume_options volume = {.dir = options->dir, .cluster_id = options->auth->cluster_id,
-                                    .journal_bytes = options->journal_bytes,
-                                    .reserve_bytes = options->reserve_bytes, .capacity = options->capacity, .files_max = options->files_max,
-                                    .boot = options->boot};
     struct store *s = store_make(io, options);
     *ret_why = err_sentence(-E_NOMEM);
     if (s == NULL)
         return -E_NOMEM;
-    int err = volume_open(io, &volume, &s->volume, ret_why);
+    int err = disks_open(s, options, ret_why);
     if (err != 0) {
         store_free(s);
         return err;
@@ -86,6 +83,8 @@ int store_open(struct io *io, const struct store_options *options, struct store 
 int store_serve(struct store *s)
 {
     int err = s->local_server != NULL ? verify_start(s, &s->verify) : 0;
+    if (err == 0 && s->n_meta > 0)
+        err = disks_watch(s);
     return err != 0 || s->n_meta == 0 ? err : beat_start(s, &s->beat);
 }
 
@@ -103,32 +102,50 @@ void store_stop(struct store *s)
     s->beat = NULL;
     verify_stop(s->verify);
     s->verify = NULL;
+    disks_unwatch(s);
     if (s->local_server != NULL)
         rpc_server_stop(s->local_server);
     if (s->server != NULL)
         rpc_server_stop(s->server);
     CHECK(s->requests == 0);
-    volume_close(s->volume);
     store_free(s);
 }
 
-void store_note_deleted(struct store *s, uint64_t chunk)
+/* A copy that can be told, of the newest generation, before one under way. */
+static bool better(const struct chunk *a, const struct chunk *b)
 {
-    if (s->deleted.count >= STORE_DELETED_MAX)
-        map_fini(&s->deleted);
-    if (map_put(&s->deleted, chunk, s) != 0)
-        log_warn("out of memory: the deletion of chunk %llx is not remembered", (unsigned long long)chunk);
+    bool real = chunk_is_real(a) && (a->flags & CHUNK_PARTIAL) == 0;
+    if (b == NULL || !chunk_is_real(b) || (b->flags & CHUNK_PARTIAL) != 0)
+        return real || b == NULL;
+    return real && a->generation > b->generation;
 }
 
-int store_refuses(const struct store *s, uint64_t id)
+static struct volume *volume_with(const struct store *s, uint64_t id)
 {
-    const struct chunk *c = map_get(&s->volume->index.chunks, id);
-    if (c == NULL || !chunk_is_real(c))
-        return map_get(&s->deleted, id) != NULL          ? -E_STALE
-               : s->n_meta > 0 && s->first_chunk == 0 ? -E_BUSY
-               : id < s->first_chunk                  ? -E_NOENT
-                                                      : 0;
-    return volume_suspects(s->volume, c) ? -E_BUSY : 0;
+    const struct chunk *best = NULL;
+    struct volume *found = s->volumes[0];
+    for (unsigned i = 0; i < s->n_volumes; i++) {
+        const struct chunk *c = map_get(&s->volumes[i]->index.chunks, id);
+        if (c != NULL && better(c, best)) {
+            best = c;
+            found = s->volumes[i];
+        }
+    }
+    return found;
+}
+
+int store_volume(const struct store *s, uint32_t disk, uint64_t chunk, struct volume **ret)
+{
+    if (disk == 0 || s->n_meta == 0) {
+        *ret = volume_with(s, chunk);
+        return 0;
+    }
+    for (unsigned i = 0; i < s->n_volumes; i++)
+        if (s->volumes[i]->super.disk == disk) {
+            *ret = s->volumes[i];
+            return 0;
+        }
+    return -E_UNAVAIL;
 }
 
 /* ------------------------------------------------------------------ others */
@@ -178,56 +195,57 @@ int store_may_serve(const struct store *s, const struct chunk *c)
 }
 
 /* ------------------------------------------------------------------ holding */
-static int get_chunk(struct store *s, uint64_t id, bool make, struct chunk **ret)
+static int get_chunk(struct volume *v, uint64_t id, bool make, struct chunk **ret)
 {
     if (make)
-        return index_get_or_make(&s->volume->index, id, ret);
-    *ret = index_get(&s->volume->index, id);
+        return index_get_or_make(&v->index, id, ret);
+    *ret = index_get(&v->index, id);
     return *ret == NULL ? -E_NOENT : 0;
 }
 
-int store_hold(struct store *s, uint64_t id, bool make, uint32_t first, uint32_t last, bool write, struct held *ret)
+int store_hold(struct volume *v, uint64_t id, bool make, uint32_t first, uint32_t last, bool write, struct held *ret)
 {
     for (;;) {
         struct chunk *c;
-        int err = get_chunk(s, id, make, &c);
+        int err = get_chunk(v, id, make, &c);
         if (err != 0)
             return err;
+        ret->volume = v;
         ret->chunk = c;
         err = chunk_lock(c, &ret->range, first, last, write);
         if (err != 0) {
-            chunk_unref(&s->volume->index, c);
+            chunk_unref(&v->index, c);
             return err;
         }
         if (!c->dead && (make || chunk_is_real(c)))
             return 0;
         bool dead = c->dead;
-        store_release(s, ret);
+        store_release(ret);
         if (!dead)
             return -E_NOENT;
-        err = make ? store_refuses(s, id) : 0; /* it was deleted while we waited for it */
+        err = make ? volume_refuses(v, id) : 0; /* it was deleted while we waited for it */
         if (err != 0)
             return err;
     }
 }
 
-int store_hold_all(struct store *s, uint64_t id, bool make, bool write, struct held *ret)
+int store_hold_all(struct volume *v, uint64_t id, bool make, bool write, struct held *ret)
 {
-    return store_hold(s, id, make, RANGE_ALL_FIRST, RANGE_ALL_LAST, write, ret);
+    return store_hold(v, id, make, RANGE_ALL_FIRST, RANGE_ALL_LAST, write, ret);
 }
 
-int store_hold_bytes(struct store *s, uint64_t id, bool make, uint64_t offset, uint64_t length, bool write,
+int store_hold_bytes(struct volume *v, uint64_t id, bool make, uint64_t offset, uint64_t length, bool write,
                      struct held *ret)
 {
     uint64_t last = offset + MAX(length, (uint64_t)1) - 1;
     if (last >= CHUNK_BYTES_MAX || last < offset)
         return -E_INVAL;
-    return store_hold(s, id, make, (uint32_t)(offset / CELL_BYTES), (uint32_t)(last / CELL_BYTES), write, ret);
+    return store_hold(v, id, make, (uint32_t)(offset / CELL_BYTES), (uint32_t)(last / CELL_BYTES), write, ret);
 }
 
-void store_release(struct store *s, struct held *held)
+void store_release(struct held *held)
 {
     chunk_unlock(held->chunk, &held->range);
-    chunk_unref(&s->volume->index, held->chunk);
+    chunk_unref(&held->volume->index, held->chunk);
     held->chunk = NULL;
 }

@@ -1,6 +1,7 @@
-/* A chunk store: one volume served over rpc, and a member of the cluster. Runs on any io, so several
- * of them live in one simulation. Rooms: ops (the requests), forward (to the other members), handover
- * (descriptors), beat (join, heartbeat, tasks), rebuild (copying a chunk here).
+/* A chunk store: the volumes of a node's disks served over rpc, and a member of the cluster. Runs on any io,
+ * so several of them live in one simulation. Rooms: disks (which volumes there are), ops (the requests),
+ * forward (to the other members), handover (descriptors), beat (join, heartbeat, tasks), rebuild (copying
+ * a chunk here).
  * Threads: the io's; all calls are made from fibers. */
 #ifndef TARN_OBJSTORE_STORE_H
 #define TARN_OBJSTORE_STORE_H
@@ -21,8 +22,15 @@
 #define STORE_CUT_OFF_MS (STORE_DEATH_MS * 2)
 #define STORE_INVENTORY_MS (3600 * 1000) /* 25 bytes a chunk through the log, per node and hour */
 
+#define STORE_DISKS_MAX 64 /* as many as a node may have (metadata/clustermap.h) */
+
 struct store_options {
-    const char *dir;
+    const char *dir;             /* of the only disk; NULL with `dirs` */
+    const char *const *dirs;     /* one a disk; borrowed for the life of the store */
+    unsigned n_dirs;
+    /* Asked before each opening of a directory, NULL = no questions: 0, or why it is left alone. */
+    int (*claim)(void *arg, const char *dir);
+    void *claim_arg;
     const struct rpc_auth *auth; /* borrowed for the life of the store */
     const char *listen;          /* "tcp:HOST:PORT", port 0 = any */
     const char *local;           /* "unix:/path" or NULL */
@@ -47,11 +55,14 @@ struct peer {
 };
 
 struct beat;
+struct disks;
 struct verify;
 struct store {
     struct io *io;
     const struct rpc_auth *auth;
-    struct volume *volume;
+    struct volume *volumes[STORE_DISKS_MAX]; /* opened; none leaves before the end, also when it fails */
+    unsigned n_volumes;
+    struct disks *disks;
     struct store_counters counters;
     unsigned requests;
     struct rpc_server *server, *local_server;
@@ -62,6 +73,7 @@ struct store {
     unsigned n_meta;
     const char (*meta)[64];
     uint32_t node_wanted;
+    uint32_t node; /* as the service calls it, since the join */
     uint64_t inventory_ms;
     uint64_t contact_ms;  /* when the last request that the metadata service answered was sent, 0 = never */
     struct fiber_queue contact_wake; /* contact_ms has grown and what came with it was applied */
@@ -69,16 +81,10 @@ struct store {
     bool stopping;
     struct beat *beat;
     struct verify *verify; /* NULL without a local socket */
-    /* Chunks deleted in this life that somebody with an old map may still write to: a write must not make
-     * them anew with holes. Ids are never reused, so the bound only limits how long that is remembered.
-     * For what an earlier life deleted: chunks below first_chunk were given out before this life joined,
-     * so what is not here of them is not counted on here (C16). 0 = not joined: nothing is made. */
-    struct map deleted;
-    uint64_t first_chunk;
 };
-#define STORE_DELETED_MAX 65536
 
-/* Opens (or makes) the volume and listens. *ret_why is one sentence (static or of the thread).
+/* Opens (or makes) the volumes and listens. One of several that cannot be opened is left out (disks.h).
+ * *ret_why is one sentence (static or of the thread).
  * Errors: those of volume_open() and io_listen(), -E_ADDRINUSE among them. */
 int store_open(struct io *io, const struct store_options *options, struct store **ret, const char **ret_why);
 /* Begins to serve and to beat; returns at once. */
@@ -96,24 +102,24 @@ int store_may_order(const struct store *store, bool forwarded);
 /* May what the chunk holds be told: -E_BUSY when it can change without us, or is suspect. The caller holds cells of it. */
 int store_may_serve(const struct store *store, const struct chunk *chunk);
 
-/* The chunk was deleted here, by order of the metadata service. */
-void store_note_deleted(struct store *store, uint64_t chunk);
-/* -E_BUSY: a loss of power may have taken bytes of it, see boot.c. -E_STALE: it was deleted here.
- * -E_NOENT: it is not here, and is not to be made by a write. */
-int store_refuses(const struct store *store, uint64_t chunk);
+/* The volume that a request is about. `disk` is its id; 0 (an older client, a task of version 1), or any of a store
+ * that is alone: the one with the newest copy of the chunk, the first when none has it. -E_UNAVAIL: that disk is not
+ * here, or could not be opened. */
+int store_volume(const struct store *store, uint32_t disk, uint64_t chunk, struct volume **ret);
 
-/* A chunk and a range of its cells, held. */
+/* A chunk of a volume and a range of its cells, held. */
 struct held {
+    struct volume *volume;
     struct chunk *chunk;
     struct range range;
 };
 /* Looks the chunk up (make: creates it) and waits for the range. -E_NOENT when it is not there. */
-int store_hold(struct store *store, uint64_t chunk, bool make, uint32_t first, uint32_t last, bool write,
+int store_hold(struct volume *volume, uint64_t chunk, bool make, uint32_t first, uint32_t last, bool write,
                struct held *ret);
-int store_hold_all(struct store *store, uint64_t chunk, bool make, bool write, struct held *ret);
+int store_hold_all(struct volume *volume, uint64_t chunk, bool make, bool write, struct held *ret);
 /* The range that bytes [offset, offset + length) lie in; length 0 counts as one. */
-int store_hold_bytes(struct store *store, uint64_t chunk, bool make, uint64_t offset, uint64_t length, bool write,
+int store_hold_bytes(struct volume *volume, uint64_t chunk, bool make, uint64_t offset, uint64_t length, bool write,
                      struct held *ret);
-void store_release(struct store *store, struct held *held);
+void store_release(struct held *held);
 
 #endif

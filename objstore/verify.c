@@ -8,9 +8,15 @@
 #define PAUSES_MAX 200     /* for one window: a store that is never idle is verified all the same, slowly */
 #define WINDOW_BYTES MIB(1)
 
+/* A chunk that was sealed. */
+struct waiting {
+    struct volume *volume;
+    uint64_t chunk;
+};
+
 struct verify {
     struct store *store;
-    uint64_t waiting[VERIFY_WAITING_MAX]; /* a ring */
+    struct waiting waiting[VERIFY_WAITING_MAX]; /* a ring */
     unsigned first, n;
     bool stopping;
     struct fiber_queue work;
@@ -26,11 +32,11 @@ static int wait_until_idle(const struct verify *v)
 }
 
 /* The chunk is held for a window at a time: a delete or a handover does not wait for the rest. */
-static int verify_window(struct verify *v, uint64_t id, uint64_t at, uint64_t generation, uint64_t *ret_generation, bool *ret_more)
+static int verify_window(struct verify *v, const struct waiting *of, uint64_t at, uint64_t generation, uint64_t *ret_generation, bool *ret_more)
 {
     struct store *s = v->store;
     struct held held;
-    int err = store_hold_all(s, id, false, false, &held);
+    int err = store_hold_all(of->volume, of->chunk, false, false, &held);
     if (err != 0)
         return err;
     struct chunk *c = held.chunk;
@@ -38,19 +44,19 @@ static int verify_window(struct verify *v, uint64_t id, uint64_t at, uint64_t ge
     *ret_more = false;
     if (!c->verified && (c->flags & CHUNK_SEALED) != 0 && (at == 0 || c->generation == generation)) {
         struct get get = {0};
-        err = get_read(s->volume, c, at, WINDOW_BYTES, &get);
+        err = get_read(held.volume, c, at, WINDOW_BYTES, &get);
         if (err == 0) {
-            get_fini(s->volume, &get);
+            get_fini(held.volume, &get);
             *ret_more = at + WINDOW_BYTES < c->length;
             c->verified = !*ret_more;
         }
         s->counters.corrupt += err == -E_CORRUPT;
     }
-    store_release(s, &held);
+    store_release(&held);
     return err;
 }
 
-static int verify_chunk(struct verify *v, uint64_t id)
+static int verify_chunk(struct verify *v, const struct waiting *of)
 {
     uint64_t generation = 0;
     bool more = true;
@@ -58,7 +64,7 @@ static int verify_chunk(struct verify *v, uint64_t id)
     for (uint64_t at = 0; more && err == 0; at += WINDOW_BYTES) {
         err = wait_until_idle(v);
         if (err == 0)
-            err = verify_window(v, id, at, generation, &generation, &more);
+            err = verify_window(v, of, at, generation, &generation, &more);
     }
     return err;
 }
@@ -72,13 +78,13 @@ static void run(void *arg)
             err = fiber_queue_wait(&v->work, 0);
             continue;
         }
-        uint64_t id = v->waiting[v->first];
+        struct waiting of = v->waiting[v->first];
         v->first = (v->first + 1) % VERIFY_WAITING_MAX;
         v->n--;
-        err = verify_chunk(v, id);
+        err = verify_chunk(v, &of);
         /* Gone or busy: its next reader sees to it. A cell that does not match was logged by get_read(). */
         if (err != 0 && err != -E_CANCELED && err != -E_NOENT && err != -E_CORRUPT)
-            log_debug("chunk %llx is not verified ahead: %s", (unsigned long long)id, err_sentence(err));
+            log_debug("chunk %llx is not verified ahead: %s", (unsigned long long)of.chunk, err_sentence(err));
     }
     fiber_group_done(&v->fibers);
 }
@@ -99,11 +105,11 @@ int verify_start(struct store *store, struct verify **ret)
     return 0;
 }
 
-void verify_note(struct verify *v, uint64_t chunk)
+void verify_note(struct verify *v, struct volume *volume, uint64_t chunk)
 {
     if (v == NULL || v->n == VERIFY_WAITING_MAX)
         return;
-    v->waiting[(v->first + v->n++) % VERIFY_WAITING_MAX] = chunk;
+    v->waiting[(v->first + v->n++) % VERIFY_WAITING_MAX] = (struct waiting){volume, chunk};
     fiber_queue_wake_one(&v->work);
 }
 

@@ -13,7 +13,7 @@
 struct verify;
 int verify_start(struct store *store, struct verify **ret);
 /* The chunk was sealed here. Never waits. */
-void verify_note(struct verify *verify, uint64_t chunk); /* NULL verify allowed */
+void verify_note(struct verify *verify, struct volume *volume, uint64_t chunk); /* NULL verify allowed */
 void verify_stop(struct verify *verify);                 /* NULL allowed; waits, frees */
 
 #endif

@@ -103,7 +103,7 @@ static int format(struct volume *v, const struct volume_options *options)
     return err != 0 ? err : superblock_write(v);
 }
 
-static int superblock_read(struct volume *v)
+static int superblock_read(struct volume *v, struct superblock *ret)
 {
     char path[512];
     _cleanup_(io_closep) struct io_file *file = NULL;
@@ -115,16 +115,34 @@ static int superblock_read(struct volume *v)
     if (err != 0)
         return err;
     int64_t n = io_pread(file, block, BLOCK_BYTES, 0);
-    return n < 0 ? (int)n : superblock_decode(block, (size_t)n, &v->super);
+    return n < 0 ? (int)n : superblock_decode(block, (size_t)n, ret);
 }
 
-int volume_set_node(struct volume *v, uint32_t node, uint32_t disk)
+int volume_set_node(struct volume *v, const uint8_t node_uuid[16], uint32_t node, uint32_t disk)
 {
-    if (v->super.node == node && v->super.disk == disk)
+    if (v->super.node == node && v->super.disk == disk && memcmp(v->super.node_uuid, node_uuid, 16) == 0)
         return 0;
     v->super.node = node;
     v->super.disk = disk;
+    memcpy(v->super.node_uuid, node_uuid, 16);
     return superblock_write(v);
+}
+
+int volume_look(struct volume *v)
+{
+    struct superblock there;
+    int err = superblock_read(v, &there);
+    return err != 0 ? err : memcmp(there.uuid, v->super.uuid, 16) == 0 ? 0 : -E_CONFLICT;
+}
+
+void volume_fail(struct volume *v, int err)
+{
+    journal_fail(v->journal, err);
+}
+
+bool volume_failed(const struct volume *v)
+{
+    return v->journal->failed != 0;
 }
 
 /* ------------------------------------------------------------------ replay */
@@ -425,7 +443,7 @@ static int load(struct volume *v, const struct volume_options *options)
 {
     int err = make_dir(v->io, v->dir);
     if (err == 0)
-        err = superblock_read(v);
+        err = superblock_read(v, &v->super);
     if (err == -E_NOENT)
         err = format(v, options);
     if (err == 0 && v->super.cluster_id != options->cluster_id)
@@ -489,7 +507,28 @@ void volume_close(struct volume *v)
     journal_close(v->journal);
     index_fini(&v->index);
     buffers_fini(&v->buffers);
+    map_fini(&v->deleted);
     free(v);
+}
+
+/* ------------------------------------------------------------------ what is not made anew */
+void volume_note_deleted(struct volume *v, uint64_t chunk)
+{
+    if (v->deleted.count >= VOLUME_DELETED_MAX)
+        map_fini(&v->deleted);
+    if (map_put(&v->deleted, chunk, v) != 0)
+        log_warn("out of memory: the deletion of chunk %llx is not remembered", (unsigned long long)chunk);
+}
+
+int volume_refuses(const struct volume *v, uint64_t id)
+{
+    const struct chunk *c = map_get(&v->index.chunks, id);
+    if (c == NULL || !chunk_is_real(c))
+        return map_get(&v->deleted, id) != NULL ? -E_STALE
+               : v->first_chunk == 0            ? -E_BUSY
+               : id < v->first_chunk            ? -E_NOENT
+                                                : 0;
+    return volume_suspects(v, c) ? -E_BUSY : 0;
 }
 
 /* ------------------------------------------------------------------ changes */

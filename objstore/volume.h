@@ -35,6 +35,7 @@ struct volume_options {
     const char *boot;       /* differs from boot to boot of the machine; NULL = not known */
 };
 #define VOLUME_BOOT_MAX 64
+#define VOLUME_DELETED_MAX 65536
 
 struct volume {
     struct io *io;
@@ -64,6 +65,12 @@ struct volume {
     char boot[VOLUME_BOOT_MAX];
     bool suspect;
     uint64_t life; /* another number each time acknowledged bytes may have gone; 0 = never yet */
+    /* Chunks deleted in this life that somebody with an old map may still write to: a write must not make
+     * them anew with holes. Ids are never reused, so the bound only limits how long that is remembered.
+     * For what an earlier life deleted: chunks below first_chunk were given out before this life joined,
+     * so what is not here of them is not counted on here (C16). 0 = not joined: nothing is made. */
+    struct map deleted;
+    uint64_t first_chunk;
     /* space, looked at again after a while */
     uint64_t total, free, space_at_ms;
 };
@@ -73,8 +80,13 @@ struct volume {
 int volume_open(struct io *io, const struct volume_options *options, struct volume **ret, const char **ret_why);
 /* Takes a last checkpoint when it can and frees. Nobody uses the volume any more. */
 void volume_close(struct volume *volume);
-/* Writes the ids the metadata service gave into the superblock. */
-int volume_set_node(struct volume *volume, uint32_t node, uint32_t disk);
+/* Writes what the metadata service gave into the superblock: ids, and the uuid by which it knows the node. */
+int volume_set_node(struct volume *volume, const uint8_t node_uuid[16], uint32_t node, uint32_t disk);
+/* 0 or what is wrong with the directory: it is gone, another one, or cannot be read. */
+int volume_look(struct volume *volume);
+/* The disk does not do its work: nothing is accepted any more (as after a failed write of the journal). */
+void volume_fail(struct volume *volume, int err);
+bool volume_failed(const struct volume *volume);
 
 /* ---- chunks ---- */
 uint64_t volume_chunks(const struct volume *volume);
@@ -85,6 +97,12 @@ int volume_record(struct volume *volume, struct chunk *chunk, struct record *rec
                   int (*check)(const struct chunk *chunk, const struct record *record));
 /* Forgets the chunk (on disk) and removes its file. The caller holds all of its cells for writing. */
 int volume_delete(struct volume *volume, struct chunk *chunk);
+
+/* The chunk was deleted here, by order of the metadata service. */
+void volume_note_deleted(struct volume *volume, uint64_t chunk);
+/* -E_BUSY: a loss of power may have taken bytes of it, see boot.c. -E_STALE: it was deleted here.
+ * -E_NOENT: it is not here, and is not to be made by a write. */
+int volume_refuses(const struct volume *volume, uint64_t chunk);
 
 /* ---- space ---- */
 /* 0 or -E_NOSPC: `bytes` more would cut into the reserve. */

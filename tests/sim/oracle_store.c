@@ -21,25 +21,33 @@ static bool same(const struct chunk *chunk, const struct oracle_copy *copy)
     return (chunk->flags & CHUNK_SEALED) != 0 && chunk->length == copy->length && chunk_digest(chunk) == copy->digest;
 }
 
-/* Counts the chunks of the store that are as expected; says in `why` which is not. */
-static size_t see_store(struct store *store, const struct oracle_copies *copies)
+/* Counts the chunks of the disk that are as expected; says in `why` which is not. */
+static size_t see_volume(struct volume *volume, const struct oracle_copies *copies)
 {
     size_t at = 0, good = 0;
     uint64_t id;
     void *value;
-    uint32_t disk = store->volume->super.disk;
-    while (map_next(&store->volume->index.chunks, &at, &id, &value)) {
+    uint32_t disk = volume->super.disk;
+    while (map_next(&volume->index.chunks, &at, &id, &value)) {
         if (!chunk_is_real(value))
             continue;
         const struct oracle_copy *copy = find(copies, id, disk);
         if (copy == NULL)
-            snprintf(why, sizeof why, "store %u holds chunk %" PRIx64 " (flags %x, length %" PRIu64 "), which nobody counts on there", disk, id,
+            snprintf(why, sizeof why, "disk %u holds chunk %" PRIx64 " (flags %x, length %" PRIu64 "), which nobody counts on there", disk, id,
                      ((const struct chunk *)value)->flags, ((const struct chunk *)value)->length);
         else if (!same(value, copy))
-            snprintf(why, sizeof why, "chunk %" PRIx64 " at store %u is not as sealed", id, disk);
+            snprintf(why, sizeof why, "chunk %" PRIx64 " at disk %u is not as sealed", id, disk);
         else
             good++;
     }
+    return good;
+}
+
+static size_t see_store(struct store *store, const struct oracle_copies *copies)
+{
+    size_t good = 0;
+    for (unsigned i = 0; i < store->n_volumes; i++)
+        good += see_volume(store->volumes[i], copies);
     return good;
 }
 

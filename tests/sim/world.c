@@ -421,7 +421,7 @@ void world_excuse(struct world *world)
     for (unsigned i = 0; i < WORLD_STORES; i++) {
         struct world_host *host = &world->stores[i];
         const struct store *store = host->service;
-        if (store != NULL && host->back_at_ns == 0 && !store->volume->suspect)
+        if (store != NULL && host->back_at_ns == 0 && !store->volumes[0]->suspect)
             host->tainted = false;
         tainted[i] = host->tainted;
         good[i] = host->back_at_ns == 0 && store != NULL && !host->tainted;

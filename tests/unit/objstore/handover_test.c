@@ -64,7 +64,7 @@ static void script(struct store *store)
     struct rpc_call call = {.op = OP_CHUNK_FD, .request = &request.base, .reply_type = &tarn__chunk_fd_reply__descriptor};
     put_and_seal(client);
     /* Read through while nobody asks for it, so that the first handover need not wait. */
-    const struct chunk *chunk = map_get(&store->volume->index.chunks, 42);
+    const struct chunk *chunk = map_get(&store->volumes[0]->index.chunks, 42);
     while (!chunk->verified)
         fiber_yield();
     assert_int_equal(rpc_call_fd(client, &call, &fd), 0);
@@ -95,7 +95,7 @@ static void main_fiber(void *arg)
         assert_int_equal(store_serve(store), 0);
         if (life == 0)
             script(store);
-        assert_int_equal(volume_chunks(store->volume), 1);
+        assert_int_equal(volume_chunks(store->volumes[0]), 1);
         store_stop(store);
     }
     io_stop(io);

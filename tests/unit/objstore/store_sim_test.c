@@ -262,7 +262,7 @@ static void a_bad_cell(struct world *w)
     char path[512];
     uint32_t failed;
     assert_int_equal(put(w, 1, 1, 0, LENGTH, STORES, TARN__WRITE_FLAGS__WF_SYNC, &failed), 0);
-    volume_chunk_path(w->nodes[1].store->volume, 1, path);
+    volume_chunk_path(w->nodes[1].store->volumes[0], 1, path);
     assert_int_equal(sim_disk_corrupt(w->nodes[1].host, path, CELL_BYTES + 77), 0);
     assert_int_equal(get(w, 1, 1, 0, CELL_BYTES, w->data), 0);
     assert_int_equal(get(w, 1, 1, CELL_BYTES, 10, NULL), -E_CORRUPT);
@@ -356,7 +356,7 @@ static void copy_run(void *arg)
     struct copy *copy = arg;
     uint64_t length;
     uint32_t digest;
-    copy->err = rebuild_copy(copy->node->store, &copy->task, &length, &digest);
+    copy->err = rebuild_copy(copy->node->store, copy->node->store->volumes[0], &copy->task, &length, &digest);
     copy->done = true;
 }
 static int copy_to(struct world *w, unsigned node, uint64_t chunk)
@@ -409,9 +409,9 @@ static void put_window(struct reuse *r, uint64_t chunk, uint64_t offset)
     for (unsigned i = 0; i < 16; i++)
         crcs[i] = crc32c(0, r->window + i * CELL_BYTES, CELL_BYTES);
     struct put put = {.generation = 1, .offset = offset, .length = MIB(1), .data = r->window, .crcs = crcs, .n_crcs = 16};
-    assert_int_equal(store_hold_all(s, chunk, true, true, &held), 0);
-    assert_int_equal(put_bytes(s->volume, held.chunk, &put), 0);
-    store_release(s, &held);
+    assert_int_equal(store_hold_all(s->volumes[0], chunk, true, true, &held), 0);
+    assert_int_equal(put_bytes(s->volumes[0], held.chunk, &put), 0);
+    store_release(&held);
 }
 static void reuse_run(void *arg)
 {
@@ -422,20 +422,20 @@ static void reuse_run(void *arg)
     struct get get;
     for (uint64_t at = 0; at < CHUNK_BYTES_MAX; at += MIB(1))
         put_window(r, 1, at);
-    assert_int_equal(store_hold_all(s, 1, false, true, &held), 0);
-    assert_int_equal(volume_delete(s->volume, held.chunk), 0);
-    store_release(s, &held);
-    assert_int_equal(s->volume->n_spares, 1);
+    assert_int_equal(store_hold_all(s->volumes[0], 1, false, true, &held), 0);
+    assert_int_equal(volume_delete(s->volumes[0], held.chunk), 0);
+    store_release(&held);
+    assert_int_equal(s->volumes[0]->n_spares, 1);
     put_window(r, 2, MIB(1)); /* the first MiB is a hole over the old bytes */
-    assert_int_equal(s->volume->n_spares, 0);
-    assert_int_equal(store_hold_all(s, 2, false, true, &held), 0);
-    assert_int_equal(put_seal(s->volume, held.chunk, 2, MIB(2)), 0);
+    assert_int_equal(s->volumes[0]->n_spares, 0);
+    assert_int_equal(store_hold_all(s->volumes[0], 2, false, true, &held), 0);
+    assert_int_equal(put_seal(s->volumes[0], held.chunk, 2, MIB(2)), 0);
     held.chunk->verified = false;
-    assert_int_equal(get_verify(s->volume, held.chunk), 0);
-    assert_int_equal(get_read(s->volume, held.chunk, 5000, 1000, &get), 0);
+    assert_int_equal(get_verify(s->volumes[0], held.chunk), 0);
+    assert_int_equal(get_read(s->volumes[0], held.chunk, 5000, 1000, &get), 0);
     assert_memory_equal(get.buffer + get.skip, zeros, 1000);
-    get_fini(s->volume, &get);
-    store_release(s, &held);
+    get_fini(s->volumes[0], &get);
+    store_release(&held);
     r->done = true;
 }
 static void a_full_file_is_reused(struct world *w)
