@@ -22,7 +22,7 @@
 
 struct cluster_args {
     const char *dir, *config;
-    uint64_t nodes, meta, racks;
+    uint64_t nodes, meta, racks, disks;
     bool json;
 };
 
@@ -138,7 +138,7 @@ static void print_up(const struct cluster *cluster, bool json)
         snprintf(gateway, sizeof gateway, "http://127.0.0.1:%u", cluster->gateway_port);
         snprintf(config, sizeof config, "%s/tarn.conf", cluster->dir);
         snprintf(env, sizeof env, "%s/tarn.env", cluster->dir);
-        out_json("{s:s,s:i,s:i,s:i,s:s,s:s,s:s}", "dir", cluster->dir, "nodes", (int)cluster->nodes, "meta",
+        out_json("{s:s,s:i,s:i,s:i,s:i,s:s,s:s,s:s}", "dir", cluster->dir, "nodes", (int)cluster->nodes, "disks", (int)cluster->disks, "meta",
                  (int)cluster->meta, "racks", (int)cluster->racks, "s3", gateway, "config", config, "env", env);
         return;
     }
@@ -161,9 +161,9 @@ static int load_or_create(const struct cluster_args *args, struct cluster *clust
     int err = cluster_load(args->dir, cluster);
     if (err == 0) {
         if ((args->nodes != 0 && args->nodes != cluster->nodes) || (args->meta != 0 && args->meta != cluster->meta) ||
-            (args->racks != 0 && args->racks != cluster->racks)) {
-            cli_complain("%s already holds a cluster of %u nodes, %u metadata replicas and %u racks; leave the numbers out or choose another --dir",
-                         args->dir, cluster->nodes, cluster->meta, cluster->racks);
+            (args->racks != 0 && args->racks != cluster->racks) || (args->disks != 0 && args->disks != cluster->disks)) {
+            cli_complain("%s already holds a cluster of %u nodes with %u disks each, %u metadata replicas and %u racks; leave the numbers out or choose another --dir",
+                         args->dir, cluster->nodes, cluster->disks, cluster->meta, cluster->racks);
             return CLI_USAGE;
         }
         return CLI_OK;
@@ -177,7 +177,8 @@ static int load_or_create(const struct cluster_args *args, struct cluster *clust
         return CLI_USAGE;
     }
     unsigned nodes = args->nodes != 0 ? (unsigned)args->nodes : 3, racks = args->racks != 0 ? (unsigned)args->racks : 1;
-    err = cluster_create(args->dir, nodes, args->meta != 0 ? (unsigned)args->meta : 1, racks, cluster, why);
+    unsigned disks = args->disks != 0 ? (unsigned)args->disks : 1;
+    err = cluster_create(args->dir, nodes, args->meta != 0 ? (unsigned)args->meta : 1, racks, disks, cluster, why);
     if (err != 0) {
         cli_complain("%s", why);
         return cli_exit_for(err);
@@ -301,11 +302,12 @@ int command_cluster(int argc, char **argv)
         {"nodes", CLI_UINT, &args.nodes, "N", "storage nodes of a new cluster (default 3)", 1, CLUSTER_NODES_MAX},
         {"meta", CLI_UINT, &args.meta, "N", "metadata replicas of a new cluster: 1, 3 or 5 (default 1)", 1, CONFIG_META_MAX},
         {"racks", CLI_UINT, &args.racks, "R", "racks the nodes are spread over (default 1)", 1, CLUSTER_NODES_MAX},
+        {"disks", CLI_UINT, &args.disks, "D", "disks of each storage node (default 1)", 1, CLUSTER_DISKS_MAX},
         {"json", CLI_FLAG, &args.json, NULL, "print JSON, one object a line", 0, 0},
         {"config", CLI_STRING, &args.config, "FILE", "accepted for uniformity; --dir names the cluster", 0, 0},
     };
     int n_args = 0;
-    cli_parse(argc, argv, "tarn cluster up|down|status [--dir DIR] [--nodes N] [--meta 1|3|5] [--racks R]",
+    cli_parse(argc, argv, "tarn cluster up|down|status [--dir DIR] [--nodes N] [--disks D] [--meta 1|3|5] [--racks R]",
               "Runs a whole cluster as processes of this machine. 'up' starts what does not run yet, waits until the\n"
               "cluster is healthy and writes DIR/tarn.env, to be sourced.",
               options, ARRAY_SIZE(options), &n_args);

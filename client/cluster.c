@@ -171,7 +171,7 @@ static int write_state(const struct cluster *cluster)
         fprintf(text.file, " %u", cluster->meta_port[i]);
     for (unsigned i = 0; i < cluster->nodes; i++)
         fprintf(text.file, " %u", cluster->store_port[i]);
-    fputc('\n', text.file);
+    fprintf(text.file, "\ndisks %u\n", cluster->disks);
     return text_write(&text, cluster->dir, "cluster.state", 0600);
 }
 
@@ -207,11 +207,34 @@ int cluster_load(const char *dir, struct cluster *ret)
     cluster.cluster_id = id;
     bool good = n == 9 && version == 1 && cluster.nodes >= 1 && cluster.nodes <= CLUSTER_NODES_MAX && cluster.meta >= 1 &&
                 cluster.meta <= CONFIG_META_MAX && cluster.racks >= 1 && read_ports(file, &cluster);
+    if (good && fscanf(file, " disks %u", &cluster.disks) != 1)
+        cluster.disks = 1; /* of the version before */
+    good = good && cluster.disks >= 1 && cluster.disks <= CLUSTER_DISKS_MAX;
     fclose(file);
     if (!good)
         return -E_INVAL;
     *ret = cluster;
     return 0;
+}
+
+/* node-N/disk, node-N/disk-2, … */
+static void disk_path(const struct cluster *cluster, unsigned node, unsigned disk, char out[PATH_MAX])
+{
+    char number[16] = "";
+    if (disk > 1)
+        snprintf(number, sizeof number, "-%u", disk);
+    snprintf(out, PATH_MAX, "%s/node-%u/disk%s", cluster->dir, node, number);
+}
+
+static int make_disks(const struct cluster *cluster, unsigned node)
+{
+    char path[PATH_MAX];
+    int err = 0;
+    for (unsigned i = 1; i <= cluster->disks && err == 0; i++) {
+        disk_path(cluster, node, i, path);
+        err = make_dir("%s", path, 0);
+    }
+    return err;
 }
 
 static int make_dirs(const struct cluster *cluster)
@@ -224,7 +247,7 @@ static int make_dirs(const struct cluster *cluster)
     for (unsigned i = 1; i <= cluster->nodes && err == 0; i++) {
         err = make_dir("%s/node-%u", cluster->dir, i);
         if (err == 0)
-            err = make_dir("%s/node-%u/disk", cluster->dir, i);
+            err = make_disks(cluster, i);
         if (err == 0)
             err = make_dir("%s/node-%u/scratch", cluster->dir, i);
         if (err == 0)
@@ -233,9 +256,9 @@ static int make_dirs(const struct cluster *cluster)
     return err;
 }
 
-int cluster_create(const char *dir, unsigned nodes, unsigned meta, unsigned racks, struct cluster *ret, char *why)
+int cluster_create(const char *dir, unsigned nodes, unsigned meta, unsigned racks, unsigned disks, struct cluster *ret, char *why)
 {
-    struct cluster cluster = {.nodes = nodes, .meta = meta, .racks = racks, .slots = 1};
+    struct cluster cluster = {.nodes = nodes, .meta = meta, .racks = racks, .slots = 1, .disks = disks};
     char real[PATH_MAX];
     if (strlen(dir) > 200) {
         snprintf(why, 256, "the path %.110s... is too long for sockets in it: choose a --dir of at most 90 characters", dir);
@@ -308,7 +331,7 @@ static char *keep(struct cluster_plan *plan, const char *fmt, ...)
     return plan->strings[plan->n_strings++] = string;
 }
 
-#define PROGRAM_ARGS_MAX 20
+#define PROGRAM_ARGS_MAX (20 + 2 * CLUSTER_DISKS_MAX)
 
 static void add(struct cluster_plan *plan, const char *binary, const char *name, const char *first, ...)
 {
@@ -326,14 +349,30 @@ static void add(struct cluster_plan *plan, const char *binary, const char *name,
         (struct program){.name = name, .binary = binary, .argv = argv, .run_dir = plan->run_dir, .log_dir = plan->log_dir};
 }
 
+/* One more option of the program that was added last. */
+static void extend(struct cluster_plan *plan, const char *option, const char *value)
+{
+    char **argv = plan->programs[plan->n - 1].argv;
+    unsigned n = 0;
+    while (argv[n] != NULL)
+        n++;
+    argv[n] = (char *)(uintptr_t)option;
+    argv[n + 1] = (char *)(uintptr_t)value;
+}
+
 static void plan_nodes(const struct cluster *cluster, struct cluster_plan *plan)
 {
     const char *dir = cluster->dir;
-    for (unsigned i = 1; i <= cluster->nodes; i++)
-        add(plan, "tarn-stored", keep(plan, "stored-%u", i), "--config", keep(plan, "%s/node-%u/tarn.conf", dir, i), "--dir",
-            keep(plan, "%s/node-%u/disk", dir, i), "--listen", keep(plan, "tcp:127.0.0.1:%u", cluster->store_port[i - 1]),
+    char path[PATH_MAX];
+    for (unsigned i = 1; i <= cluster->nodes; i++) {
+        add(plan, "tarn-stored", keep(plan, "stored-%u", i), "--config", keep(plan, "%s/node-%u/tarn.conf", dir, i), "--listen", keep(plan, "tcp:127.0.0.1:%u", cluster->store_port[i - 1]),
             "--local", keep(plan, "unix:%s/run/stored-%u", dir, i), "--host", keep(plan, "node-%u", i), "--rack",
             keep(plan, "rack-%u", (i - 1) % cluster->racks + 1), "--node", keep(plan, "%u", i), NULL);
+        for (unsigned disk = 1; disk <= cluster->disks; disk++) {
+            disk_path(cluster, i, disk, path);
+            extend(plan, "--dir", keep(plan, "%s", path));
+        }
+    }
 }
 
 int cluster_plan(const struct cluster *cluster, struct cluster_plan *ret)

@@ -8,11 +8,12 @@
 #include "common/config.h"
 
 #define CLUSTER_NODES_MAX 64
+#define CLUSTER_DISKS_MAX 8 /* of each node */
 #define CLUSTER_PROGRAMS_MAX (CONFIG_META_MAX + 2 * CLUSTER_NODES_MAX + 2)
 
 struct cluster {
     char dir[200];        /* absolute */
-    unsigned nodes, meta, racks, slots;
+    unsigned nodes, meta, racks, slots, disks;
     uint64_t cluster_id;
     char key[65];
     uint16_t meta_port[CONFIG_META_MAX], store_port[CLUSTER_NODES_MAX], gateway_port, alloc_port;
@@ -23,7 +24,7 @@ struct cluster {
 int cluster_load(const char *dir, struct cluster *ret);
 /* Chooses free ports and fresh keys, makes the directories and writes the configuration files. Fails
  * with one sentence in why (256 bytes). */
-int cluster_create(const char *dir, unsigned nodes, unsigned meta, unsigned racks, struct cluster *ret, char *why);
+int cluster_create(const char *dir, unsigned nodes, unsigned meta, unsigned racks, unsigned disks, struct cluster *ret, char *why);
 /* Writes DIR/tarn.env, to be sourced. */
 int cluster_write_env(const struct cluster *cluster);
 

@@ -58,6 +58,8 @@ static int see_disk(struct check *check, const struct key *key, struct kv_val va
     if (check_get(check, &of, &row) && node_decode(disk.node, row.data, row.len, &node) == 0)
         for (unsigned i = 0; i < node.n_disks; i++)
             listed |= node.disks[i] == disk.id;
+    if (listed && disk.up && !node.up)
+        check_violation(check, "D5", "disk %u is up, and its node %u is down", disk.id, disk.node);
     if (!listed)
         check_violation(check, "D1", "disk %u says that it is in node %u, which does not have it", disk.id, disk.node);
     struct key uuid = key_named(TABLE_NODE_UUID, 1, (const char *)disk.uuid, disk.uuid_len);

@@ -35,7 +35,7 @@ static int node_changed(struct tables *t, struct node *node)
 }
 
 /* ------------------------------------------------------------------ joining */
-/* The id a joining node gets: its old one by uuid, the one it asks for, or the next. */
+/* The id a joining node gets: its old one by uuid, the one it asks for (also that of a node which is down), or the next. */
 static int join_id(struct tables *t, const Tarn__NodeJoin *m, struct node *ret)
 {
     struct key key = key_named(TABLE_NODE_UUID, 0, (const char *)m->uuid.data, m->uuid.len);
@@ -54,12 +54,21 @@ static int join_id(struct tables *t, const Tarn__NodeJoin *m, struct node *ret)
         return tables_fail(t, -E_INVAL, "node ids go up to %d", NODES_MAX);
     struct node other;
     err = clustermap_get(t, (uint32_t)id, &other);
-    if (err == 0)
+    if (err == 0 && other.up)
         return tables_fail(t, -E_EXIST, "node %u exists with another uuid", (unsigned)id);
-    if (err != -E_NOENT)
+    if (err != 0 && err != -E_NOENT)
         return err;
-    state->next_node = (uint32_t)MAX((uint64_t)state->next_node, id + 1);
-    *ret = (struct node){.id = (uint32_t)id, .uuid_len = (uint8_t)m->uuid.len};
+    if (err == 0) { /* all its disks were replaced: the old ones, should they come back, are found by their own uuids */
+        struct key old = key_named(TABLE_NODE_UUID, 0, (const char *)other.uuid, other.uuid_len);
+        err = tables_del(t, &old);
+        if (err != 0)
+            return err;
+        *ret = other;
+    } else {
+        state->next_node = (uint32_t)MAX((uint64_t)state->next_node, id + 1);
+        *ret = (struct node){.id = (uint32_t)id};
+    }
+    ret->uuid_len = (uint8_t)m->uuid.len;
     memcpy(ret->uuid, m->uuid.data, m->uuid.len);
     _cleanup_(writer_fini) struct writer w = {0};
     number_encode(id, &w);
@@ -309,8 +318,19 @@ static const Tarn__Disk *said_of(const Tarn__NodeSet *m, const struct disk *disk
     return NULL;
 }
 
-/* What the node says of its disks, or of itself when it is one disk. */
-static int set_disks(struct tables *t, const Tarn__NodeSet *m, const struct node *node)
+/* A disk is up when its node is and says so of it; one that the node does not name stays as it is, or goes down with it. */
+static bool disk_is_up(const Tarn__NodeSet *m, const struct node *node, const struct disk *disk, const Tarn__Disk *said)
+{
+    bool node_up = m->fill_only ? node->up : m->up;
+    if (!node_up)
+        return false;
+    if (said == NULL)
+        return disk->up;
+    return m->n_disks > 0 ? said->up : !m->fill_only || disk->up;
+}
+
+/* What the node says of its disks, or of itself when it is one disk. *ret_turned: one has come or gone. */
+static int set_disks(struct tables *t, const Tarn__NodeSet *m, const struct node *node, bool *ret_turned)
 {
     int err = 0;
     Tarn__Disk only = TARN__DISK__INIT;
@@ -318,6 +338,7 @@ static int set_disks(struct tables *t, const Tarn__NodeSet *m, const struct node
     only.free = m->free;
     only.chunks = m->chunks;
     only.queue = m->queue;
+    *ret_turned = false;
     for (unsigned i = 0; i < node->n_disks && err == 0; i++) {
         struct disk disk;
         err = disk_get(t, node->disks[i], &disk);
@@ -326,11 +347,29 @@ static int set_disks(struct tables *t, const Tarn__NodeSet *m, const struct node
         const Tarn__Disk *said = m->n_disks > 0 ? said_of(m, &disk) : node->n_disks == 1 ? &only : NULL;
         if (said != NULL && said->total != 0)
             disk_said(&disk, said);
-        if (!m->fill_only && disk.up != m->up && (m->up ? said != NULL : true)) {
-            disk.up = m->up;
-            disk.down_since_ns = m->up ? 0 : t->now;
+        bool up = disk_is_up(m, node, &disk, said);
+        if (up != disk.up) {
+            disk.up = up;
+            disk.down_since_ns = up ? 0 : t->now;
+            disk.recount = 1; /* its chunks' live copies are others now */
+            *ret_turned = true;
         }
         err = disk_put(t, &disk);
+    }
+    return err;
+}
+
+/* Disks of a node that goes on as it was have come or gone. */
+static int disks_turned(struct tables *t, struct node *node)
+{
+    tables_state(t)->epoch++;
+    t->result->nodes_changed = true;
+    int err = clustermap_put(t, node);
+    for (unsigned i = 0; i < node->n_disks && err == 0; i++) {
+        struct disk disk;
+        err = disk_get(t, node->disks[i], &disk);
+        if (err == 0 && disk.recount == 1)
+            err = heal_recount_step(t, disk.id);
     }
     return err;
 }
@@ -372,8 +411,9 @@ int clustermap_cmd_set(struct tables *t, const void *message)
     int err = clustermap_get(t, m->node, &node);
     if (err == 0 && m->rack[0] != '\0')
         return rack_found(t, &node, m->rack);
+    bool turned = false;
     if (err == 0)
-        err = set_disks(t, m, &node);
+        err = set_disks(t, m, &node, &turned);
     if (err != 0)
         return err;
     if (m->total != 0) {
@@ -382,7 +422,7 @@ int clustermap_cmd_set(struct tables *t, const void *message)
         node.chunks = m->chunks;
     }
     if (m->fill_only || m->up == node.up)
-        return clustermap_put(t, &node);
+        return turned ? disks_turned(t, &node) : clustermap_put(t, &node);
     node.up = m->up;
     node.down_since_ns = m->up ? 0 : t->now;
     tables_state(t)->epoch++;
@@ -393,6 +433,14 @@ int clustermap_cmd_set(struct tables *t, const void *message)
 static int may_administer(struct tables *t, const char *what)
 {
     return t->cred.uid == 0 ? 0 : tables_fail(t, -E_PERM, "only root may %s", what);
+}
+
+/* Before all rows of the version before are counted, nobody knows what is safe to remove (D4). */
+static void unless_counting(const struct heal_state *heal, Tarn__Node *node)
+{
+    node->safe_to_remove &= !heal->counting;
+    for (size_t i = 0; i < node->n_disks; i++)
+        node->disks[i]->safe_to_remove &= !heal->counting;
 }
 
 static int reply_node(struct tables *t, uint32_t id)
@@ -409,7 +457,7 @@ static int reply_node(struct tables *t, uint32_t id)
     err = heal_state_get(t, &heal);
     if (err != 0)
         return err;
-    out.safe_to_remove &= !heal.counting;
+    unless_counting(&heal, &out);
     Tarn__NodeListReply reply = TARN__NODE_LIST_REPLY__INIT;
     reply.n_nodes = 1;
     reply.nodes = &pointer;
@@ -507,6 +555,7 @@ static void disk_message(const struct disk *disk, Tarn__Disk *out)
     out->bytes = disk->bytes;
     struct placement_disk fill = {.total = disk->total, .used = disk_used(disk)};
     out->fill_ppm = placement_fill(&fill);
+    out->safe_to_remove = out->draining && disk->ready + disk->copying == 0;
 }
 
 void node_message(const struct cluster *cluster, const struct node *node, Tarn__Node *out,
@@ -559,8 +608,7 @@ int clustermap_query_list(struct tables *t, const void *message)
         return err;
     for (size_t i = 0; i < cluster.count; i++) {
         node_message(&cluster, &cluster.nodes[i], &nodes[i], &disks[i]);
-        /* Before all rows of the version before are counted, nobody knows. */
-        nodes[i].safe_to_remove &= !heal.counting;
+        unless_counting(&heal, &nodes[i]);
         pointers[i] = &nodes[i];
     }
     Tarn__NodeListReply reply = TARN__NODE_LIST_REPLY__INIT;

@@ -76,7 +76,8 @@ uint32_t placement_average(const struct placement_map *map)
 
 bool placement_usable(const struct placement_disk *disk)
 {
-    return disk->up && !disk->draining && !disk->busy && disk->free >= PLACEMENT_ROOM_BYTES;
+    uint64_t room = MAX(MIB(1), MIN(PLACEMENT_ROOM_BYTES, disk->total / PLACEMENT_ROOM_SHARE));
+    return disk->up && !disk->draining && !disk->busy && disk->free >= room;
 }
 
 bool placement_same_domain(const struct placement_disk *a, const struct placement_disk *b, enum domain domain)

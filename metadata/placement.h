@@ -10,6 +10,7 @@
 #define PLACEMENT_COPIES_MAX 16
 /* Two full chunks: one that is coming and one that is on its way already. */
 #define PLACEMENT_ROOM_BYTES MIB(128)
+#define PLACEMENT_ROOM_SHARE 8 /* or that part of a small disk */
 /* A preferred disk (the writer's, an affinity group's) that is so much fuller than the average is
  * not preferred any more: preference never costs the balance more than five points. */
 #define PLACEMENT_LEAN 50000

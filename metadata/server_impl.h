@@ -37,6 +37,8 @@ struct live_node {
     uint64_t last_total, last_free, last_chunks; /* as the last beat said */
     uint64_t heard_ms, filled_ms;
     uint32_t queue; /* as the tables have it */
+    uint64_t disks_up;   /* a number made of the ids of those that the tables have as up */
+    uint64_t disks_fill; /* and one of how full they were when it was last recorded, in steps */
     uint32_t given_crc; /* of the tasks it was last given */
     uint64_t fence_ordered, fence_closed; /* as its beats said to this leader */
 };

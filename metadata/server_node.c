@@ -1,10 +1,12 @@
 /* Storage nodes as the leader hears them: beats, tasks for them, who is up, background work. */
 #include "server_impl.h"
+#include "placement.h"
 #include "common/crc.h"
 #include "common/err.h"
 #include "common/log.h"
 
 #define NODES_MAX 65536
+#define FILL_STEPS 128
 #define NODE_QUEUE_STEP 8 /* a change of the queue that placement is told of */
 
 static struct live_node *node_get(struct server *server, uint32_t id)
@@ -35,6 +37,36 @@ void server_nodes_forget(struct server *server)
     server->nodes_stale = true;
 }
 
+/* ------------------------------------------------------------------ disks, as one number */
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    return x ^ (x >> 31);
+}
+
+/* The order does not matter, and a disk that is down counts like one that is not there. */
+static uint64_t disks_up(Tarn__Disk *const *disks, size_t n)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += disks[i]->up ? mix(disks[i]->id) : 0;
+    return sum;
+}
+
+/* Changes when one of them fills or empties by a hundredth or so, and when placement begins or ends to use it. */
+static uint64_t disks_fill(Tarn__Disk *const *disks, size_t n)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        const Tarn__Disk *disk = disks[i];
+        struct placement_disk place = {.total = disk->total, .free = disk->free, .up = true};
+        uint64_t step = disk->free / (disk->total / FILL_STEPS + 1);
+        sum += mix((uint64_t)disk->id << 32 | step << 1 | placement_usable(&place));
+    }
+    return sum;
+}
+
 /* ------------------------------------------------------------------ what the tables say */
 static int nodes_take(struct server *server, const Tarn__NodeListReply *list)
 {
@@ -49,6 +81,7 @@ static int nodes_take(struct server *server, const Tarn__NodeListReply *list)
         node->total = from->total;
         node->free = from->free;
         node->chunks = from->chunks;
+        node->disks_up = disks_up(from->disks, from->n_disks);
         server->racks_wanted |= !from->rack_known;
     }
     return 0;
@@ -101,6 +134,8 @@ static bool fill_differs(const struct live_node *node, const Tarn__NodeBeat *bea
 {
     uint64_t change = beat->free > node->free ? beat->free - node->free : node->free - beat->free;
     uint32_t queue = beat->queue > node->queue ? beat->queue - node->queue : node->queue - beat->queue;
+    if (beat->n_disks > 0 && disks_fill(beat->disks, beat->n_disks) != node->disks_fill)
+        return true;
     return beat->total != node->total || change > node->total / 100 || queue >= NODE_QUEUE_STEP;
 }
 
@@ -113,13 +148,18 @@ static int beat_record(struct server *server, struct live_node *node, const Tarn
     bool rise = !node->up;
     bool fill = fill_differs(node, beat) &&
                 (node->filled_ms == 0 || now - node->filled_ms >= NODE_FILL_PAUSE_MS);
-    if (!rise && !fill)
+    bool turned = beat->n_disks > 0 && disks_up(beat->disks, beat->n_disks) != node->disks_up;
+    if (!rise && !fill && !turned)
         return 0;
+    if (turned && !rise)
+        log_info("node %u: disks have come or gone", node->id);
     node->filled_ms = now;
     node->total = beat->total;
     node->free = beat->free;
     node->chunks = beat->chunks;
     node->queue = beat->queue;
+    node->disks_up = beat->n_disks > 0 ? disks_up(beat->disks, beat->n_disks) : node->disks_up;
+    node->disks_fill = disks_fill(beat->disks, beat->n_disks);
     if (rise)
         log_info("node %u is up", node->id);
     return node_set(server, node, true, !rise, beat);

@@ -25,13 +25,18 @@ struct disks {
 };
 
 /* ------------------------------------------------------------------ open and close */
+static const char *claim_failure(int err)
+{
+    return err == -E_BUSY ? "another tarn-stored runs on it" : err == -E_NOTDIR ? "nothing is mounted there" : err_sentence(err);
+}
+
 static int open_one(struct disks *d, struct disk_dir *item, const char **ret_why)
 {
     struct store *s = d->store;
     struct volume_options options = d->options;
     options.dir = item->dir;
     int err = d->claim != NULL ? d->claim(d->claim_arg, item->dir) : 0;
-    *ret_why = err_sentence(err);
+    *ret_why = claim_failure(err);
     if (err == 0)
         err = volume_open(s->io, &options, &item->volume, ret_why);
     if (err != 0)

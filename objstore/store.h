@@ -28,7 +28,8 @@ struct store_options {
     const char *dir;             /* of the only disk; NULL with `dirs` */
     const char *const *dirs;     /* one a disk; borrowed for the life of the store */
     unsigned n_dirs;
-    /* Asked before each opening of a directory, NULL = no questions: 0, or why it is left alone. */
+    /* Asked before each opening of a directory, NULL = no questions: 0, or why it is left alone: -E_BUSY another process has
+     * it, -E_NOTDIR nothing is mounted there. */
     int (*claim)(void *arg, const char *dir);
     void *claim_arg;
     const struct rpc_auth *auth; /* borrowed for the life of the store */

@@ -1,4 +1,4 @@
-/* tarn-stored: the process around a chunk store. Arguments, configuration, the directory's lock, one
+/* tarn-stored: the process around a chunk store. Arguments, configuration, the directories' locks, one
  * line when it serves, a clean end on SIGTERM. */
 #include "store.h"
 #include "common/check.h"
@@ -20,16 +20,28 @@
 #include <unistd.h>
 
 struct arguments {
-    const char *config, *dir, *listen, *local, *host, *rack;
+    struct cli_strings dirs;
+    bool mounts;
+    const char *config, *listen, *local, *host, *rack;
     uint64_t node, journal, capacity;
+};
+
+/* A directory, and the lock that says it is ours while it is open. */
+struct claimed {
+    char dir[PATH_MAX];
+    int lock_fd;
 };
 
 struct process {
     struct io *io;
     struct config config;
     struct store_options options;
-    char dir[PATH_MAX], host[HOST_NAME_MAX + 1], machine[MACHINE_ID_SIZE];
-    int lock_fd, signal_fd;
+    struct claimed claimed[STORE_DISKS_MAX];
+    const char *dirs[STORE_DISKS_MAX]; /* absolute */
+    unsigned n_dirs;
+    bool mounts;
+    char host[HOST_NAME_MAX + 1], machine[MACHINE_ID_SIZE];
+    int signal_fd;
     int exit_code;
 };
 
@@ -38,23 +50,24 @@ static void parse(int argc, char **argv, struct arguments *a)
 {
     const struct cli_option options[] = {
         {"config", CLI_STRING, &a->config, "FILE", "the cluster's configuration (default: TARN_CONFIG)", 0, 0},
-        {"dir", CLI_STRING, &a->dir, "DIR", "where the chunks are kept; made when it is not there", 0, 0},
+        {"dir", CLI_STRINGS, &a->dirs, "DIR", "a disk: where chunks are kept, made when it is not there; once for each disk", 0, 0},
+        {"mounts", CLI_FLAG, &a->mounts, NULL, "every DIR is a mount point: left alone while nothing is mounted there", 0, 0},
         {"listen", CLI_ADDRESS, &a->listen, "ADDR", "tcp:HOST:PORT, port 0 for any (default tcp:127.0.0.1:0)", 0, 0},
         {"local", CLI_STRING, &a->local, "ADDR", "unix:/PATH for clients on this machine", 0, 0},
         {"host", CLI_STRING, &a->host, "NAME", "the name schedulers know this node by (default: the host name)", 0, 0},
         {"rack", CLI_STRING, &a->rack, "NAME", "rack or /site/rack: copies are spread over them (default: asked for)", 0, 0},
         {"node", CLI_UINT, &a->node, "N", "the id to ask for, 0 for any (default: the configuration's)", 0, UINT32_MAX},
-        {"capacity", CLI_SIZE, &a->capacity, "SIZE", "for chunks, where the file system is shared (default: all of it)", MIB(256), UINT64_MAX},
+        {"capacity", CLI_SIZE, &a->capacity, "SIZE", "of each disk for chunks, where the file system is shared (default: all of it)", MIB(256), UINT64_MAX},
         {"journal", CLI_SIZE, &a->journal, "SIZE", "of each of the two journal files, when the volume is made", MIB(8), GIB(1)},
     };
     int n_args;
-    cli_parse(argc, argv, "tarn-stored --dir DIR [OPTION]...", "Keeps chunks and serves them.", options,
+    cli_parse(argc, argv, "tarn-stored --dir DIR [--dir DIR]... [OPTION]...", "Keeps chunks and serves them.", options,
               ARRAY_SIZE(options), &n_args);
-    if (n_args > 0 || a->dir == NULL) {
+    if (n_args > 0 || a->dirs.count == 0) {
         if (n_args > 0)
             cli_complain("cannot start: unexpected argument \"%s\"", argv[1]);
         else
-            cli_complain("cannot start: --dir is missing: name the directory for the chunks");
+            cli_complain("cannot start: --dir is missing: name the directory of each disk");
         exit(CLI_USAGE);
     }
 }
@@ -69,21 +82,66 @@ static const char *local_address(const char *text)
     return out;
 }
 
-/* Two processes on one directory would destroy it. */
-static int lock_directory(struct process *p, const char *dir)
+/* What is not there yet is made when it is claimed; its path is made absolute now all the same. */
+static int dir_note(struct process *p, const char *dir)
+{
+    struct claimed *claimed = &p->claimed[p->n_dirs];
+    char cwd[PATH_MAX] = "";
+    claimed->lock_fd = -1;
+    if (realpath(dir, claimed->dir) == NULL) {
+        bool whole = dir[0] == '/' || getcwd(cwd, sizeof cwd) != NULL;
+        size_t n = (size_t)snprintf(claimed->dir, sizeof claimed->dir, "%s%s%s", dir[0] == '/' ? "" : cwd, dir[0] == '/' ? "" : "/", dir);
+        if (!whole || n >= sizeof claimed->dir)
+            return -E_NAMETOOLONG;
+    }
+    for (unsigned i = 0; i < p->n_dirs; i++)
+        if (strcmp(p->dirs[i], claimed->dir) == 0)
+            return -E_EXIST;
+    p->dirs[p->n_dirs++] = claimed->dir;
+    return 0;
+}
+
+/* Nothing is mounted on it: its file system is that of the directory above. */
+static bool is_bare(const char *dir)
+{
+    char above[PATH_MAX + 4];
+    struct stat here, there;
+    snprintf(above, sizeof above, "%s/..", dir);
+    return stat(dir, &here) != 0 || stat(above, &there) != 0 || here.st_dev == there.st_dev;
+}
+
+static int lock_directory(struct claimed *claimed)
 {
     char path[PATH_MAX + 8];
+    snprintf(path, sizeof path, "%s/lock", claimed->dir);
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return err_from_errno(errno);
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        claimed->lock_fd = fd;
+        return 0;
+    }
+    int err = errno == EWOULDBLOCK ? -E_BUSY : err_from_errno(errno);
+    close(fd);
+    return err;
+}
+
+/* Two processes on one directory would destroy it. A try that came to nothing later lets go of the lock, because
+ * another file system may be mounted there for the next one. */
+static int claim(void *arg, const char *dir)
+{
+    struct process *p = arg;
+    struct claimed *claimed = NULL;
+    for (unsigned i = 0; i < p->n_dirs; i++)
+        if (strcmp(p->dirs[i], dir) == 0)
+            claimed = &p->claimed[i];
+    CHECK(claimed != NULL);
+    if (claimed->lock_fd >= 0)
+        close(claimed->lock_fd);
+    claimed->lock_fd = -1;
     if (mkdir(dir, 0700) != 0 && errno != EEXIST)
         return err_from_errno(errno);
-    if (realpath(dir, p->dir) == NULL)
-        return err_from_errno(errno);
-    snprintf(path, sizeof path, "%s/lock", p->dir);
-    p->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (p->lock_fd < 0)
-        return err_from_errno(errno);
-    if (flock(p->lock_fd, LOCK_EX | LOCK_NB) != 0)
-        return errno == EWOULDBLOCK ? -E_BUSY : err_from_errno(errno);
-    return 0;
+    return p->mounts && is_bare(dir) ? -E_NOTDIR : lock_directory(claimed);
 }
 
 static void prepare(struct process *p, struct arguments *a)
@@ -94,11 +152,13 @@ static void prepare(struct process *p, struct arguments *a)
         cli_complain("cannot start tarn-stored: %s", why);
         exit(cli_exit_for(err));
     }
-    err = lock_directory(p, a->dir);
-    if (err != 0) {
-        cli_complain("cannot use the directory %s: %s", a->dir,
-                     err == -E_BUSY ? "another tarn-stored runs on it" : err_sentence(err));
-        exit(err == -E_NOSPC ? CLI_NO_SPACE : CLI_FAILED);
+    p->mounts = a->mounts;
+    for (unsigned i = 0; i < a->dirs.count; i++) {
+        err = dir_note(p, a->dirs.items[i]);
+        if (err != 0) {
+            cli_complain("cannot use the directory %s: %s", a->dirs.items[i], err == -E_EXIST ? "it is named twice" : err_sentence(err));
+            exit(CLI_USAGE);
+        }
     }
     if (a->host == NULL && gethostname(p->host, sizeof p->host - 1) == 0)
         a->host = p->host;
@@ -106,7 +166,7 @@ static void prepare(struct process *p, struct arguments *a)
     uint32_t node = a->node != 0 ? (uint32_t)a->node : p->config.node;
     snprintf(p->config.auth.name, sizeof p->config.auth.name, "stored %u", node);
     p->options = (struct store_options){
-        .dir = p->dir, .auth = &p->config.auth, .listen = a->listen != NULL ? a->listen : "tcp:127.0.0.1:0",
+        .dirs = p->dirs, .n_dirs = p->n_dirs, .claim = claim, .claim_arg = p, .auth = &p->config.auth, .listen = a->listen != NULL ? a->listen : "tcp:127.0.0.1:0",
         .local = local_address(a->local), .host = a->host, .rack = a->rack != NULL ? a->rack : "",
         .machine = p->machine, .boot = p->machine, .node = node, .n_meta = p->config.n_meta,
         .meta = (const char (*)[64])p->config.meta, .journal_bytes = round_up_u64(a->journal, BLOCK_BYTES), .capacity = a->capacity};
@@ -145,7 +205,7 @@ static void complain_open(struct process *p, int err, const char *why)
         cli_complain("cannot listen on %s%s%s: %s", p->options.listen, p->options.local != NULL ? " and " : "",
                      p->options.local != NULL ? p->options.local : "", why);
     else
-        cli_complain("cannot open the store in %s: %s", p->dir, why);
+        cli_complain("cannot open the store in %s%s: %s", p->dirs[0], p->n_dirs > 1 ? " or any other of its directories" : "", why);
 }
 
 static void main_fiber(void *arg)

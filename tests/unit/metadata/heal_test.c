@@ -6,6 +6,7 @@
 #include "metadata/clustermap.h"
 #include "metadata/heal_state.h"
 #include "metadata/kv.h"
+#include "metadata/heal.h"
 #include "world.h"
 
 #define SECOND 1000000000ull
@@ -716,6 +717,87 @@ static void a_disk_keeps_its_id_wherever_it_is_put(void **state)
     end(&c);
 }
 
+/* As a beat of the node says it: every disk by its uuid, one of them perhaps as failed. */
+static void disks_say(struct cluster_world *c, uint32_t node, const char *const *uuids, const bool *up, size_t n)
+{
+    Tarn__NodeSet m = TARN__NODE_SET__INIT;
+    Tarn__Disk disks[4], *pointers[4];
+    for (size_t i = 0; i < n; i++) {
+        tarn__disk__init(&disks[i]);
+        disks[i].uuid = (ProtobufCBinaryData){.data = (uint8_t *)uuids[i], .len = strlen(uuids[i])};
+        disks[i].total = disks[i].free = up[i] ? 1ull << 40 : 0;
+        disks[i].up = up[i];
+        pointers[i] = &disks[i];
+    }
+    m.node = node;
+    m.up = m.fill_only = true;
+    m.disks = pointers;
+    m.n_disks = n;
+    assert_int_equal(world_apply(&c->w, OP_NODE_SET, &m.base, NULL), 0);
+}
+
+static void a_disk_goes_down_alone_and_its_chunks_are_copied_after_the_delay(void **state)
+{
+    struct cluster_world c;
+    uint32_t one[4], two[4];
+    begin(&c, 0, 1);
+    c.nodes = 2;
+    join_with_disks(&c, "n1", (const char *const[]){"A", "B"}, 2, one);
+    join_with_disks(&c, "n2", (const char *const[]){"C"}, 1, two);
+    uint64_t chunk = put(&c, "o", 100, 0);
+    run(&c, 3, 100);
+    assert_int_equal(status(&c)->by_copies[3], 1);
+    uint64_t epoch = node_of(&c, 1)->epoch;
+    disks_say(&c, 1, (const char *const[]){"A", "B"}, (const bool[]){true, false}, 2);
+    assert_true(node_of(&c, 1)->up);
+    assert_true(node_of(&c, 1)->disks[0]->up);
+    assert_false(node_of(&c, 1)->disks[1]->up);
+    assert_int_equal(node_of(&c, 1)->epoch, epoch); /* nothing joined */
+    run(&c, 3, 100);
+    assert_int_equal(status(&c)->by_copies[2], 1);
+    assert_int_equal(status(&c)->below_target, 1);
+    c.nodes = 3;
+    join_with_disks(&c, "n3", (const char *const[]){"D"}, 1, two);
+    c.w.now += HEAL_DELAY_NS + 1;
+    run(&c, 3, 100);
+    assert_int_equal(ready(&c, chunk), 4); /* the failed one stays known: it may come back */
+    assert_int_equal(status(&c)->by_copies[3], 1);
+    disks_say(&c, 1, (const char *const[]){"A", "B"}, (const bool[]){true, true}, 2);
+    assert_true(node_of(&c, 1)->disks[1]->up);
+    run(&c, 3, 100);
+    assert_int_equal(ready(&c, chunk), 3); /* it did, and one copy more than asked for went */
+    assert_int_equal(status(&c)->by_copies[3], 1);
+    end(&c);
+}
+
+static void a_node_whose_disks_were_all_replaced_gets_its_number_back_when_it_is_down(void **state)
+{
+    struct cluster_world c;
+    uint32_t ids[4];
+    begin(&c, 0, 1);
+    join_with_disks(&c, "n1", (const char *const[]){"A"}, 1, ids);
+    Tarn__Node node = TARN__NODE__INIT;
+    Tarn__NodeJoin m = TARN__NODE_JOIN__INIT;
+    node.id = 1;
+    node.host = "n1";
+    node.rack = "/r";
+    node.total = node.free = 1ull << 40;
+    m.node = &node;
+    m.uuid = (ProtobufCBinaryData){.data = (uint8_t *)"new", .len = 3};
+    assert_int_equal(world_apply(&c.w, OP_NODE_JOIN, &m.base, NULL), -E_EXIST); /* it is still there */
+    Tarn__NodeSet set = TARN__NODE_SET__INIT;
+    set.node = 1;
+    assert_int_equal(world_apply(&c.w, OP_NODE_SET, &set.base, NULL), 0);
+    assert_int_equal(world_apply(&c.w, OP_NODE_JOIN, &m.base, NULL), 0);
+    const Tarn__NodeJoinReply *reply = world_reply(&c.w, &tarn__node_join_reply__descriptor);
+    assert_int_equal(reply->id, 1);
+    assert_int_not_equal(reply->disk, ids[0]); /* another disk: nobody thinks that the old chunks are on it */
+    c.nodes = 1;
+    assert_int_equal(node_of(&c, 1)->n_disks, 2);
+    assert_false(node_of(&c, 1)->disks[0]->up);
+    end(&c);
+}
+
 static void copies_on_two_disks_of_a_node_share_its_domain(void **state)
 {
     struct cluster_world c;
@@ -998,6 +1080,8 @@ int main(void)
         cmocka_unit_test(an_operators_rack_stays_when_the_node_joins_again),
         cmocka_unit_test(a_node_without_a_rack_waits_for_one_in_the_default_rack),
         cmocka_unit_test(a_disk_keeps_its_id_wherever_it_is_put),
+        cmocka_unit_test(a_disk_goes_down_alone_and_its_chunks_are_copied_after_the_delay),
+        cmocka_unit_test(a_node_whose_disks_were_all_replaced_gets_its_number_back_when_it_is_down),
         cmocka_unit_test(copies_on_two_disks_of_a_node_share_its_domain),
         cmocka_unit_test(a_node_that_joined_empty_gets_its_share),
         cmocka_unit_test(tables_of_version_1_are_counted_and_then_as_any_other),
