@@ -24,7 +24,7 @@ enum {
     AT_HEADER_CRC = 60
 };
 
-#define FLAGS_KNOWN (FRAME_PAYLOAD_CELLS | FRAME_CLOSED | FRAME_MORE)
+#define FLAGS_KNOWN (FRAME_PAYLOAD_CELLS | FRAME_CLOSED | FRAME_MORE | FRAME_UNANSWERED)
 
 static void put16(uint8_t *at, uint16_t v)
 {
@@ -99,6 +99,8 @@ static bool in_bounds(const struct frame *f)
         return false;
     if ((f->flags & FRAME_MORE) != 0 &&
         (f->kind != FRAME_REPLY || f->status != 0 || f->payload_len != 0))
+        return false;
+    if ((f->flags & FRAME_UNANSWERED) != 0 && f->kind != FRAME_REQUEST)
         return false;
     /* Only requests and replies carry a payload. */
     if (f->payload_len != 0 && f->kind != FRAME_REQUEST && f->kind != FRAME_REPLY)

@@ -19,7 +19,8 @@ enum frame_kind { FRAME_HELLO = 1, FRAME_REQUEST = 2, FRAME_REPLY = 3, FRAME_PUS
 enum frame_flags {
     FRAME_PAYLOAD_CELLS = 1u << 0, /* payload is covered by cell checksums in control: payload_crc 0 */
     FRAME_CLOSED = 1u << 1,        /* last frame of this connection */
-    FRAME_MORE = 1u << 2           /* a reply that is not the last one to its request: no status, no payload */
+    FRAME_MORE = 1u << 2,          /* a reply that is not the last one to its request: no status, no payload */
+    FRAME_UNANSWERED = 1u << 3     /* a request that gets no reply, whatever comes of it */
 };
 
 struct frame {

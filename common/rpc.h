@@ -44,6 +44,7 @@ struct rpc_call {
     unsigned n_payload;                            /* at most 64, as in replies */
     bool payload_cells;                            /* see FRAME_PAYLOAD_CELLS, for the request */
     uint64_t epoch;
+    bool unanswered; /* the server sends no reply and the call waits for none: 0 says that it is on its way, not that it arrives */
     uint64_t timeout_ms;                           /* 0 = 10 s; UINT64_MAX = none; anew after each part */
     rpc_part_fn part;                              /* NULL: a reply in parts is -E_PROTO */
     void *part_arg;
@@ -84,6 +85,7 @@ struct rpc_request {
     size_t payload_len;
     bool payload_cells;
     void *conn_data;        /* what rpc_conn_set_data() stored */
+    bool unanswered;        /* whatever the handler replies is not sent */
     bool replied;           /* internal */
     uint64_t id;            /* internal */
 };

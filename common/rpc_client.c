@@ -697,7 +697,7 @@ static int send_request(struct rpc_client *client, struct link *link, const stru
     struct link_message message = {
         .frame = {.kind = FRAME_REQUEST,
                   .op = (uint16_t)call->op,
-                  .flags = call->payload_cells ? FRAME_PAYLOAD_CELLS : 0,
+                  .flags = (call->payload_cells ? FRAME_PAYLOAD_CELLS : 0) | (call->unanswered ? FRAME_UNANSWERED : 0),
                   .request_id = id,
                   .epoch = call->epoch},
         .message = call->request,
@@ -744,12 +744,19 @@ static int run_call(struct rpc_client *client, struct rpc_call *call, int *ret_f
     int err = take_link(client, deadline, call, &link);
     if (err != 0)
         return err;
+    CHECK(ret_fd == NULL || !call->unanswered);
     if (ret_fd != NULL && !io_sock_is_local(link_sock(link)))
         return -E_NOTSUP;
-    struct pending pending = {.call = call, .wants_fd = ret_fd != NULL, .fd = -1};
-    pending.parts_tail = &pending.parts;
     struct link_sent sent = {0};
     uint64_t id = client->next_id++;
+    if (call->unanswered) {
+        err = send_request(client, link, call, id, &sent, deadline);
+        err = err == 0 && call->n_payload > 0 ? link_sent_wait(&sent) : err;
+        link_withdraw(link, &sent);
+        return err;
+    }
+    struct pending pending = {.call = call, .wants_fd = ret_fd != NULL, .fd = -1};
+    pending.parts_tail = &pending.parts;
     err = map_put(&client->pending, id, &pending);
     if (err != 0)
         return err;

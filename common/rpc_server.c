@@ -106,6 +106,10 @@ static int reply(struct rpc_request *request, struct link_message *message)
     CHECK(!request->replied);
     struct rpc_conn *conn = request->conn;
     CHECK_MAGIC(conn, CONN_MAGIC);
+    if (request->unanswered) {
+        request->replied = true;
+        return 0;
+    }
     struct link_sent sent = {0};
     bool borrows = message->n_payload > 0 || message->fd >= 0;
     message->frame.kind = FRAME_REPLY;
@@ -165,6 +169,8 @@ int rpc_reply_fd(struct rpc_request *request, const ProtobufCMessage *message, i
 int rpc_reply_part(struct rpc_request *request, const uint8_t *control, size_t control_len)
 {
     CHECK(!request->replied);
+    if (request->unanswered)
+        return -E_CANCELED;
     struct incoming *in = container_of(request, struct incoming, request);
     struct rpc_conn *conn = request->conn;
     if (!in->streams)
@@ -266,7 +272,8 @@ static void request_run(void *arg)
 /* Answers without a handler. Returns the link's error. */
 static int refuse(struct rpc_conn *conn, const struct frame *frame, int err, const char *why)
 {
-    struct rpc_request request = {.conn = conn, .op = frame->op, .id = frame->request_id};
+    struct rpc_request request = {.conn = conn, .op = frame->op, .id = frame->request_id,
+                                  .unanswered = (frame->flags & FRAME_UNANSWERED) != 0};
     int drained = link_drain(conn->link, frame->payload_len);
     if (drained != 0)
         return drained;
@@ -290,6 +297,7 @@ static int make_incoming(struct rpc_conn *conn, const struct frame *frame, const
                                        .control_len = frame->control_len,
                                        .payload_len = frame->payload_len,
                                        .payload_cells = (frame->flags & FRAME_PAYLOAD_CELLS) != 0,
+                                       .unanswered = (frame->flags & FRAME_UNANSWERED) != 0,
                                        .id = frame->request_id};
     if (frame->payload_len > 0) {
         in->request.payload = buffer_get(conn->server, frame->payload_len);

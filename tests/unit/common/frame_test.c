@@ -131,6 +131,7 @@ static void test_a_frame_survives(void **state)
         {.kind = FRAME_REPLY, .status = 40, .flags = FRAME_CLOSED},
         {.kind = FRAME_REPLY, .flags = FRAME_MORE, .request_id = 9},
         {.kind = FRAME_GO, .status = 35, .request_id = 9},
+        {.kind = FRAME_REQUEST, .flags = FRAME_UNANSWERED, .request_id = 9},
         {.kind = FRAME_REQUEST,
          .op = UINT16_MAX,
          .control_len = FRAME_CONTROL_MAX,
@@ -153,7 +154,7 @@ static void test_a_frame_survives(void **state)
 static void test_out_of_bounds_is_refused(void **state)
 {
     struct frame good = with_checksums(request);
-    struct frame bad[] = {good, good, good, good, good, good, good, good, good, good, good, good, good};
+    struct frame bad[] = {good, good, good, good, good, good, good, good, good, good, good, good, good, good};
     bad[0].kind = 0;
     bad[1].kind = FRAME_GO + 1;
     bad[2].flags = 1u << 31;
@@ -167,6 +168,7 @@ static void test_out_of_bounds_is_refused(void **state)
     bad[10].flags = FRAME_MORE;              /* of a request */
     bad[11] = (struct frame){.kind = FRAME_REPLY, .flags = FRAME_MORE, .status = 1};
     bad[12] = (struct frame){.kind = FRAME_GO, .control_len = 1};
+    bad[13] = (struct frame){.kind = FRAME_REPLY, .flags = FRAME_UNANSWERED};
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         uint8_t bytes[FRAME_HEADER_BYTES];
         struct frame back = {.op = 4711};

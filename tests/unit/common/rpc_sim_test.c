@@ -296,5 +296,8 @@ int main(void)
     for (size_t i = 0; i < n_rpc_stream_suite; i++)
         tests[n++] = (struct CMUnitTest){rpc_stream_suite[i].name, run_case, NULL, NULL,
                                          (void *)&rpc_stream_suite[i]};
+    for (size_t i = 0; i < n_rpc_unanswered_suite; i++)
+        tests[n++] = (struct CMUnitTest){rpc_unanswered_suite[i].name, run_case, NULL, NULL,
+                                         (void *)&rpc_unanswered_suite[i]};
     return _cmocka_run_group_tests("rpc in the simulator", tests, n, NULL, NULL);
 }

@@ -12,6 +12,8 @@ extern const struct suite_case rpc_slow_suite[]; /* they wait seconds: only wher
 extern const size_t n_rpc_slow_suite;
 extern const struct suite_case rpc_stream_suite[]; /* replies in parts */
 extern const size_t n_rpc_stream_suite;
+extern const struct suite_case rpc_unanswered_suite[];
+extern const size_t n_rpc_unanswered_suite;
 
 /* ---- the service under test; its message is ErrorDetail, because it holds a string ---- */
 enum { OP_ECHO = 1, OP_FAIL, OP_RETURN, OP_HOLD, OP_TELL, OP_FD, OP_LARGE, OP_CUT, OP_MUTE, OP_NOTE };
