@@ -327,6 +327,7 @@ int replica_handle_raft(struct replica *replica, struct rpc_request *request, co
     Tarn__RaftReply reply = TARN__RAFT_REPLY__INIT;
     reply.term = raft_current_term(&replica->core->raft);
     reply.conf_index = core_conf_index(replica);
+    reply.unanswered = true;
     bool stranger = member_find(replica, in->from) == NULL;
     if (replica->stopping || replica->failed != 0 || core_is_silent(replica))
         err = -E_UNAVAIL;

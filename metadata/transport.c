@@ -8,6 +8,9 @@
 #include "ops.h"
 #include "raft_types.h"
 
+#define UNANSWERED_MAX 64  /* messages between two replies: fewer than the other side takes at a time */
+#define ANSWER_EVERY_MS 50
+
 struct peer {
     struct list node; /* in transport.peers, or in none when it is gone */
     struct transport *transport;
@@ -18,6 +21,11 @@ struct peer {
     unsigned count;
     struct fiber_queue wake;
     bool reachable;
+    /* Replies are not needed for each message: Raft answers by messages of its own, and what is lost is sent again. One
+     * now and then tells that the other side is there, and bounds how much is under way. */
+    bool takes_unanswered;
+    unsigned unanswered;     /* since the last reply */
+    uint64_t answered_ms;
     uint64_t seen_incarnation, seen_sequence; /* of the last message received */
 };
 
@@ -82,6 +90,21 @@ void transport_send(struct transport *transport, uint32_t to, struct transport_m
     fiber_queue_wake_one(&peer->wake);
 }
 
+static bool needs_answer(const struct peer *peer, const Tarn__RaftMessage *head)
+{
+    bool plain = head->type == RAFT_TYPE_APPEND || (head->type == RAFT_TYPE_APPEND_RESULT && !head->rejected);
+    return !plain || !peer->takes_unanswered || !peer->reachable || peer->unanswered >= UNANSWERED_MAX ||
+           io_mono_ms(peer->transport->io) - peer->answered_ms >= ANSWER_EVERY_MS;
+}
+
+static void note_answer(struct peer *peer, const Tarn__RaftReply *reply)
+{
+    peer->takes_unanswered = reply->unanswered;
+    peer->unanswered = 0;
+    peer->answered_ms = io_mono_ms(peer->transport->io);
+    peer->transport->options.answered(peer->transport->options.arg, peer->server.id, reply);
+}
+
 static int call(struct peer *peer, Tarn__RaftMessage *head, const struct transport_batch *batch)
 {
     struct transport *transport = peer->transport;
@@ -92,7 +115,7 @@ static int call(struct peer *peer, Tarn__RaftMessage *head, const struct transpo
     struct iovec payload = {0};
     struct rpc_call call = {
         .op = OP_RAFT, .request = &head->base, .timeout_ms = transport->options.timeout_ms,
-        .reply_type = &tarn__raft_reply__descriptor};
+        .reply_type = &tarn__raft_reply__descriptor, .unanswered = !needs_answer(peer, head)};
     if (batch != NULL && batch->data.len > 0) {
         payload = (struct iovec){.iov_base = batch->data.data, .iov_len = batch->data.len};
         call.payload = &payload;
@@ -102,8 +125,10 @@ static int call(struct peer *peer, Tarn__RaftMessage *head, const struct transpo
     if (head->type == RAFT_TYPE_APPEND)
         head->lease_stamp = io_mono_ns(transport->io);
     int err = rpc_call(peer->client, &call);
-    if (err == 0 && !peer->gone && !transport->stopping)
-        transport->options.answered(transport->options.arg, peer->server.id, (const Tarn__RaftReply *)call.reply);
+    if (err == 0 && call.unanswered)
+        peer->unanswered++;
+    else if (err == 0 && !peer->gone && !transport->stopping)
+        note_answer(peer, (const Tarn__RaftReply *)call.reply);
     rpc_call_fini(&call);
     return err;
 }
