@@ -121,6 +121,7 @@ def warm(paths):
 
 METADATA = [  # figure, Tarn's column and the other's of meta_rate, against
     ('create, one at a time', 0, 4, 'raw O_DSYNC write'),
+    ('create, one at a time', 0, 8, 'the writes and messages alone'),
     ('create, one at a time', 0, 5, 'bare LMDB put, synced'),
     ('create, 64 at a time', 1, 6, 'bare LMDB put, 64 a synced transaction'),
     ('lookup, one at a time', 2, 7, 'bare LMDB get'),
@@ -136,10 +137,11 @@ LOADS = [  # figure, meta_load's arguments, column of meta_rate beside it, again
 ]
 
 
-def metadata_in(c, report, name):
+def metadata_in(c, report, replicas):
+    name = '1 replica' if replicas == 1 else f'{replicas} replicas'
     scratch = c.dir / 'scratch'
     scratch.mkdir()
-    rows = clustered(c, BUILD / 'bench/meta_rate', scratch, RUNS + 1)[1:]
+    rows = clustered(c, BUILD / 'bench/meta_rate', scratch, RUNS + 1, replicas)[1:]
     for figure, tarn, other, against in METADATA:
         report.figure(f'{figure}, {name}', [(row[tarn], row[other]) for row in rows], '/s', against)
     report.plain(f'create, one at a time, {name}: time', [1e6 / row[0] for row in rows], 'us')
@@ -232,9 +234,9 @@ def leader_dies(c, report, what):
 
 def bench_metadata(report):
     with cluster(nodes=1, meta=1) as c:
-        metadata_in(c, report, '1 replica')
+        metadata_in(c, report, 1)
     with cluster(nodes=1, meta=3) as c:
-        metadata_in(c, report, '3 replicas')
+        metadata_in(c, report, 3)
     state_machine(report)
     metadata_many(report)
 

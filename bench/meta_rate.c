@@ -1,9 +1,10 @@
 /* Changes and lookups at the metadata service beside the disk and the table library below it, in
- * one run. meta_rate DIR RUNS: DIR, an empty directory on the disk that the replicas use, takes the
+ * one run. meta_rate DIR RUNS REPLICAS: DIR, an empty directory on the disk that the replicas use, takes the
  * comparisons' files. Prints a line a run, operations per second: create with 1 and with MANY under
  * way, lookup with 1 and with MANY under way, then O_DSYNC writes, LMDB puts each in a synced
- * transaction, LMDB puts MANY a synced transaction, LMDB gets. */
+ * transaction, LMDB puts MANY a synced transaction, LMDB gets, then changes of meta_floor.h with REPLICAS. */
 #include "client/meta.h"
+#include "meta_floor.h"
 #include "common/err.h"
 #include "common/fiber.h"
 
@@ -27,6 +28,7 @@ struct bench {
     struct meta *meta;
     const char *dir;
     int runs;
+    unsigned replicas;
     unsigned run;
     bool lookup;
     unsigned next, end; /* of the operations now under way */
@@ -204,7 +206,7 @@ static double lmdb_gets(const struct base *base, unsigned n)
 static void measure(struct bench *bench)
 {
     const unsigned all = ONE_OPS + MANY_OPS, step = ONE_OPS / SLICES;
-    double create_one = 0, raw = 0, put_one = 0;
+    double create_one = 0, raw = 0, put_one = 0, least = 0;
     struct base base;
     char name[32];
     snprintf(name, sizeof name, "meta-%d-%u", (int)getpid(), bench->run);
@@ -212,20 +214,23 @@ static void measure(struct bench *bench)
     if (err != 0)
         fail(name, err_sentence(err));
     base_open(&base, bench->dir);
+    struct floor *floor = floor_start(bench->dir, bench->replicas);
     for (unsigned i = 0; i < ONE_OPS; i += step) {
         create_one += work(bench, false, i, i + step, 1);
         raw += raw_writes(&base, i, i + step);
         put_one += lmdb_puts(&base, i, i + step, 1);
+        least += floor_changes(floor, step);
     }
+    floor_stop(floor);
     double create_many = work(bench, false, ONE_OPS, all, MANY);
     double put_many = lmdb_puts(&base, ONE_OPS, all, MANY);
     double lookup_one = work(bench, true, 0, ONE_OPS, 1);
     double lookup_many = work(bench, true, 0, all, MANY);
     double get = lmdb_gets(&base, all);
     base_close(&base);
-    printf("%.1f %.1f %.1f %.1f %.1f %.1f %.1f %.1f\n", ONE_OPS / create_one,
+    printf("%.1f %.1f %.1f %.1f %.1f %.1f %.1f %.1f %.1f\n", ONE_OPS / create_one,
            MANY_OPS / create_many, ONE_OPS / lookup_one, all / lookup_many, ONE_OPS / raw,
-           ONE_OPS / put_one, MANY_OPS / put_many, all / get);
+           ONE_OPS / put_one, MANY_OPS / put_many, all / get, ONE_OPS / least);
     fflush(stdout);
 }
 
@@ -240,11 +245,11 @@ static void bench_fiber(void *arg)
 
 int main(int argc, char **argv)
 {
-    struct bench bench = {.runs = argc == 3 ? atoi(argv[2]) : 0};
+    struct bench bench = {.runs = argc == 4 ? atoi(argv[2]) : 0, .replicas = argc == 4 ? (unsigned)atoi(argv[3]) : 0};
     struct config config;
     const char *why = "";
-    if (bench.runs <= 0) {
-        fprintf(stderr, "usage: meta_rate DIR RUNS\n");
+    if (bench.runs <= 0 || bench.replicas == 0 || bench.replicas > FLOOR_REPLICAS_MAX) {
+        fprintf(stderr, "usage: meta_rate DIR RUNS REPLICAS\n");
         return 2;
     }
     bench.dir = argv[1];
