@@ -37,6 +37,7 @@ const char *rpc_client_address(const struct rpc_client *client);
 typedef int (*rpc_part_fn)(void *arg, const ProtobufCMessage *part);
 #define RPC_PARTS_AHEAD 4 /* of one reply, between the handler and who reads: at most 4 MiB */
 
+struct fiber_queue;
 struct rpc_call {
     unsigned op;
     const ProtobufCMessage *request;               /* NULL = empty */
@@ -59,12 +60,17 @@ struct rpc_call {
     bool reply_payload_cells;
     char detail[160];         /* on failure: the server's own words, may be empty */
     char leader[64];          /* on -E_NOT_LEADER: address of the leader, may be empty */
+    bool interrupted;          /* internal, as is what follows: rpc_call_interrupt() */
+    struct fiber_queue *waits;
 };
 /* Sends and waits for the reply. Returns 0, the server's error, or -E_CONN -E_TIMEOUT -E_AUTH
  * -E_CLUSTER -E_VERSION -E_PROTO -E_CANCELED, -E_INVAL when it is too large to be sent. After
  * -E_CONN and -E_TIMEOUT the request may or may not have been carried out: only idempotent requests
  * are sent again. */
 int rpc_call(struct rpc_client *client, struct rpc_call *call);
+/* For another fiber of the same thread: a call that waits returns -E_INTR as soon as its memory is free (a piece of
+ * a payload that is on its way may take 0.1 s); also one that only begins later. A call that is over: nothing. */
+void rpc_call_interrupt(struct rpc_call *call);
 /* Releases what the results own (not `into`). */
 void rpc_call_fini(struct rpc_call *call);
 /* Passes a descriptor: sends the request, then receives one descriptor after a successful reply.

@@ -28,6 +28,7 @@
 /* A call that ends without an answer closes a connection on which nothing came for so long. */
 #define SILENCE_MS_MAX 5000
 #define RELEASE_MS 1000 /* how long a piece of a payload may take to arrive after the timeout */
+#define INTR_RELEASE_MS 100 /* the same for a call that is interrupted */
 #define PIECE_BYTES KIB(256)
 
 struct rpc_client {
@@ -570,6 +571,24 @@ static int wait_until(struct io *io, struct fiber_queue *queue, uint64_t deadlin
     return now >= deadline ? -E_TIMEOUT : fiber_queue_wait(queue, deadline - now);
 }
 
+/* The same for a call, which may be interrupted. */
+static int call_wait(struct io *io, struct rpc_call *call, struct fiber_queue *queue, uint64_t deadline)
+{
+    if (call->interrupted)
+        return -E_INTR;
+    call->waits = queue;
+    int err = wait_until(io, queue, deadline);
+    call->waits = NULL;
+    return err == 0 && call->interrupted ? -E_INTR : err;
+}
+
+void rpc_call_interrupt(struct rpc_call *call)
+{
+    call->interrupted = true;
+    if (call->waits != NULL)
+        fiber_queue_wake_all(call->waits);
+}
+
 static int start_connection(struct rpc_client *client)
 {
     int err = fiber_spawn(client->io, "rpc connection", connection_run, client);
@@ -595,7 +614,7 @@ static int take_link(struct rpc_client *client, uint64_t deadline, struct rpc_ca
         if (err != 0)
             return err;
         uint64_t attempts = client->attempts;
-        err = wait_until(client->io, &client->changed, deadline);
+        err = call_wait(client->io, call, &client->changed, deadline);
         if (err == -E_TIMEOUT)
             snprintf(call->detail, sizeof call->detail, "no connection to %.100s in time",
                      client->address);
@@ -644,8 +663,8 @@ static void abandon(struct rpc_client *client, struct link *link, uint64_t id,
     map_remove(&client->pending, id);
     if (pending->receiving) {
         pending->abandoned = true;
-        if (err == -E_TIMEOUT)
-            fiber_queue_wait(&pending->queue, RELEASE_MS);
+        if (err == -E_TIMEOUT || err == -E_INTR)
+            fiber_queue_wait(&pending->queue, err == -E_INTR ? INTR_RELEASE_MS : RELEASE_MS);
         if (pending->receiving)
             link_fail(link, err == -E_CANCELED ? err : -E_CONN);
         fiber_group_wait(&pending->busy);
@@ -680,7 +699,7 @@ static int await(struct rpc_client *client, struct link *link, uint64_t id, stru
     while (!pending->done || pending->parts != NULL) {
         bool part = pending->parts != NULL;
         int err = part ? give_part(link, id, pending)
-                       : wait_until(client->io, &pending->queue, deadline);
+                       : call_wait(client->io, pending->call, &pending->queue, deadline);
         if (part) /* it goes on as long as parts come */
             deadline = deadline_ms(client->io, pending->call->timeout_ms);
         if (err != 0 && !pending->done)

@@ -587,6 +587,21 @@ static void a_server_comes_back(struct io *io, const char *dir)
     bench_stop(&bench);
 }
 
+struct interrupt {
+    struct bench *bench;
+    struct rpc_call *call;
+    struct fiber_group group;
+};
+
+static void interrupt_when_held(void *arg)
+{
+    struct interrupt *interrupt = arg;
+    while (interrupt->bench->holding == 0)
+        expect_equal(fiber_queue_wait(&interrupt->bench->changed, 0), 0);
+    rpc_call_interrupt(interrupt->call);
+    fiber_group_done(&interrupt->group);
+}
+
 static void a_late_answer_is_a_timeout(struct io *io, const char *dir)
 {
     struct bench bench;
@@ -598,6 +613,27 @@ static void a_late_answer_is_a_timeout(struct io *io, const char *dir)
     open_gate(&bench); /* the answer nobody waits for comes now */
     expect_echo(client, "next");
     expect_equal(bench.opened, 1);
+    rpc_client_destroy(client);
+    bench_stop(&bench);
+}
+
+/* Leaves, and the connection goes on for the others. */
+static void an_interrupted_call_ends_at_once(struct io *io, const char *dir)
+{
+    struct bench bench;
+    bench_start(&bench, io, ANY_ADDRESS);
+    struct rpc_client *client = bench_client(&bench);
+    struct rpc_call call = {.op = OP_HOLD, .request = TEXT("x"), .timeout_ms = UINT64_MAX};
+    struct interrupt interrupt = {.bench = &bench, .call = &call};
+    fiber_group_add(&interrupt.group);
+    expect_equal(fiber_spawn(io, "interrupt", interrupt_when_held, &interrupt), 0);
+    expect_equal(rpc_call(client, &call), -E_INTR);
+    fiber_group_wait(&interrupt.group);
+    open_gate(&bench); /* the answer nobody waits for comes now */
+    expect_echo(client, "next");
+    expect_equal(bench.opened, 1);
+    rpc_call_interrupt(&call); /* it is over */
+    expect_equal(rpc_call(client, &call), -E_INTR);
     rpc_client_destroy(client);
     bench_stop(&bench);
 }
@@ -952,6 +988,23 @@ static void a_stalled_payload_times_out(struct io *io, const char *dir)
     expect_equal(call_script(io, script_stall, &call), -E_TIMEOUT);
 }
 
+static void interrupt_stalled(void *arg)
+{
+    struct rpc_call *call = arg;
+    while (!call->reply) /* the head of the answer is there: its payload is being received */
+        expect_equal(io_sleep_ms(fiber_io(), 1), 0);
+    rpc_call_interrupt(call);
+}
+
+static void an_interrupted_call_leaves_a_stalled_payload(struct io *io, const char *dir)
+{
+    char *into = malloc(MIB(1));
+    struct rpc_call call = {.into = into, .into_size = MIB(1), .timeout_ms = UINT64_MAX};
+    expect_equal(fiber_spawn(io, "interrupt", interrupt_stalled, &call), 0);
+    expect_equal(call_script(io, script_stall, &call), -E_INTR);
+    free(into);
+}
+
 /* ... and when the rest comes later it is thrown away and the connection goes on. */
 static void script_resume(struct script *script, struct io_sock *sock, struct frame request)
 {
@@ -1038,6 +1091,7 @@ const struct suite_case rpc_suite[] = {
     CASE(a_stopped_server_fails_calls_under_way),
     CASE(a_server_comes_back),
     CASE(a_late_answer_is_a_timeout),
+    CASE(an_interrupted_call_ends_at_once),
     CASE(a_client_may_go_with_calls_under_way),
     CASE(a_client_may_go_while_it_connects),
     CASE(stopping_ends_everything),
@@ -1053,5 +1107,6 @@ const size_t n_rpc_suite = ARRAY_SIZE(rpc_suite);
 const struct suite_case rpc_slow_suite[] = {
     CASE(silence_ends_a_connection),
     CASE(a_stalled_payload_times_out),
+    CASE(an_interrupted_call_leaves_a_stalled_payload),
 };
 const size_t n_rpc_slow_suite = ARRAY_SIZE(rpc_slow_suite);
