@@ -392,6 +392,15 @@ int64_t file_read(struct file *file, void *buf, size_t n, uint64_t offset)
 
 /* ------------------------------------------------------------------ descriptors */
 
+/* How much of the extent is read from the chunk's file: behind a piece are the bytes of others. */
+static uint64_t raw_length(const Tarn__Extent *extent)
+{
+    if (extent->stored == 0)
+        return extent->length;
+    uint64_t end = extent->piece_offset + extent->stored;
+    return extent->chunk_offset < end ? MIN(extent->length, end - extent->chunk_offset) : 0;
+}
+
 int file_local_part(struct file *file, uint64_t offset, struct file_part *ret)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
@@ -406,7 +415,7 @@ int file_local_part(struct file *file, uint64_t offset, struct file_part *ret)
         return -E_NOTSUP;
     uint64_t hole_end;
     _cleanup_(extent_ref_dropp) struct extent_ref *ref = map_page_find(page, offset, &hole_end);
-    if (!ref)
+    if (!ref || offset - ref->extent->offset >= raw_length(ref->extent))
         return -E_NOTSUP;
     int fd = -1;
     r = stores_fd(file->stores, ref->extent, &fd);
@@ -415,7 +424,7 @@ int file_local_part(struct file *file, uint64_t offset, struct file_part *ret)
     const Tarn__Extent *extent = ref->extent;
     ret->size = file->inode->size;
     ret->offset = extent->offset;
-    ret->length = MIN(extent->length, ret->size - extent->offset); /* offset < size: it begins before */
+    ret->length = MIN(raw_length(extent), ret->size - extent->offset); /* offset < size: it begins before */
     ret->fd_offset = extent->chunk_offset;
     ret->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
     return ret->fd < 0 ? -E_NOTSUP : 0;
@@ -433,7 +442,7 @@ int file_raw_fd(struct file *file, int *ret_fd)
     if (page->is_inline || page->n != 1 || size == 0 || inode_open_find(file->inode, 0))
         return -E_NOTSUP;
     const Tarn__Extent *extent = page->refs[0]->extent;
-    if (extent->offset != 0 || extent->chunk_offset != 0 || extent->length != size ||
+    if (extent->offset != 0 || extent->chunk_offset != 0 || extent->length != size || extent->stored != 0 ||
         extent->chunk_length != size)
         return -E_NOTSUP;
     struct file_part part;

@@ -78,7 +78,7 @@ static int chunk_prepare(struct file *file, struct extent_ref **ref, const Proto
     Tarn__Extent *extent = (*ref)->extent;
     uint64_t old_chunk = extent->clone_of;
     if (old_chunk) {
-        int r = stores_clone(file->stores, file->session, extent); /* on disk at every member when it returns */
+        int r = stores_clone(file->stores, file->session, extent, NULL); /* on disk at every member when it returns */
         return r < 0 ? r : chunk_swap(file, ref, old_chunk);
     }
     if (data->len == 0)

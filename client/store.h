@@ -1,6 +1,8 @@
 /* The data path to the chunk stores: reads and writes ranges of one extent's chunk, choosing the
  * replica (own node by descriptor or unix socket, then same rack, then any), verifying checksums,
- * falling over to another replica on failure. Counts bytes by distance. Threads: the io's, from fibers. */
+ * falling over to another replica on failure, to the chunk's parity group when none is left (group.h), and asking a second
+ * place when the first is late. Extents whose bytes are a compressed part of a chunk are decompressed (piece.h).
+ * Counts bytes by distance. Threads: the io's, from fibers. */
 #ifndef TARN_CLIENT_STORE_H
 #define TARN_CLIENT_STORE_H
 
@@ -11,6 +13,12 @@ struct map;
 struct stores;
 struct stores_counters {
     uint64_t read_fd, read_local, read_rack, read_remote, written; /* bytes; fd: by passed descriptor */
+    /* Each byte given to a caller is counted once above: a computed one as far as the farthest shard it was computed from, a
+     * decompressed one as its compressed bytes. Of these bytes: */
+    uint64_t read_degraded;   /* computed from other shards */
+    uint64_t read_compressed; /* decompressed */
+    /* Windows for which a second place was asked because the first was late, and those that it answered first. */
+    uint64_t read_hedged, hedges_won;
 };
 /* node: the storage node this process runs on or 0; its rack is learned from the node list. */
 int stores_create(struct io *io, const struct config *config, struct meta *meta, struct stores **ret);
@@ -20,8 +28,10 @@ uint32_t stores_node(const struct stores *stores); /* the node we run on, 0 = no
 /* Where file.c keeps what it knows of inodes that are open here, shared by all handles of a file. */
 struct map *stores_inodes(struct stores *stores);
 
-/* Reads [offset, offset+n) of the chunk (chunk offsets) fully into buf; past the chunk's end are zeros.
- * Errors: -E_STALE (map out of date: fetch it again), -E_UNAVAIL no replica answers, -E_CORRUPT none is intact. */
+/* Reads [offset, offset+n) of the extent's bytes fully into buf. `offset` counts as the extent's chunk_offset does: in the chunk, or
+ * in the content of a compressed piece. Past the end of the chunk, or of the piece, are zeros.
+ * Errors: -E_STALE (map out of date: fetch it again), -E_UNAVAIL neither a replica nor enough shards of the group answer,
+ * -E_CORRUPT none is intact. */
 int stores_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n);
 /* The same, and counts the bytes in *also besides: for the receipt of one task. */
 int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n,
@@ -45,10 +55,13 @@ int stores_write(struct stores *stores, uint64_t session, Tarn__Extent *extent, 
 /* What was written with these lives is on disk at every member: `lives` is empty then. -E_IO: a member that counts stopped
  * in between, so bytes may be gone; told once, `lives` is empty. After other errors it is as before. */
 int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent, struct store_lives *lives);
-int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent); /* carries out extent->clone_of, on disk everywhere */
+/* Carries out extent->clone_of, on disk everywhere. source: where the old bytes are (ChunkReply.source), NULL = not told. When the
+ * members do not all have them as a whole chunk of their own, this client reads them and writes them to the members. */
+int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent, const Tarn__Extent *source);
 /* A read-only descriptor of the chunk's file when a replica is on this machine and the chunk is
  * sealed; kept in a bounded cache (borrowed until the next call that waits, dup() to keep).
- * -E_NOTSUP when not possible. */
+ * -E_NOTSUP when not possible, and for a compressed piece. Of a piece that is not compressed the bytes are
+ * [piece_offset, piece_offset + stored) of the file; others' bytes lie around them. */
 int stores_fd(struct stores *stores, const Tarn__Extent *extent, int *ret_fd);
 
 #endif

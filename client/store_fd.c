@@ -211,13 +211,14 @@ int store_fd_read(struct stores *stores, const Tarn__Extent *extent, uint64_t of
     if (got < 0)
         return got == -E_CANCELED ? -E_CANCELED : -E_NOTSUP; /* the store reads or another copy */
     memset(at, 0, left);
-    stores->counters.read_fd += n;
     return 0;
 }
 
 int stores_fd(struct stores *stores, const Tarn__Extent *extent, int *ret_fd)
 {
     struct store_fd *entry = NULL;
+    if (extent->form != TARN__CHUNK_FORM__FORM_RAW)
+        return -E_NOTSUP;
     int r = fd_get(stores, extent, &entry);
     if (r < 0)
         return r;

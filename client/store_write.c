@@ -346,7 +346,7 @@ int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent, s
     return -E_IO;
 }
 
-int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent)
+int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent, const Tarn__Extent *source)
 {
     CHECK(extent->clone_of != 0);
     struct chunk_change change = {

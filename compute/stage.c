@@ -29,7 +29,7 @@ static bool is_one_raw_chunk(const struct stage *stage, const Tarn__FileMapReply
     if (map->inline_data || map->next != 0 || map->n_extents != 1)
         return false;
     const Tarn__Extent *extent = map->extents[0];
-    return extent->state == TARN__CHUNK_STATE__CHUNK_SEALED && extent->offset == 0 && extent->chunk_offset == 0 &&
+    return extent->state == TARN__CHUNK_STATE__CHUNK_SEALED && extent->offset == 0 && extent->chunk_offset == 0 && extent->stored == 0 &&
            extent->length == map->attr->size && extent->chunk_length == map->attr->size && is_here(stage, extent);
 }
 

@@ -68,6 +68,13 @@ void metrics_write(const struct metrics *metrics, const struct http_counters *ht
     for (size_t i = 0; i < ARRAY_SIZE(reads); i++)
         text_format(out, "tarn_gateway_store_read_bytes_total{from=\"%s\"} %llu\n", reads[i].where,
                     (unsigned long long)reads[i].bytes);
+    single(out, "tarn_gateway_store_computed_bytes_total", "counter", "Of the bytes read, those computed from other shards of a parity group.",
+           stores->read_degraded);
+    single(out, "tarn_gateway_store_decompressed_bytes_total", "counter", "Of the bytes read, those that were decompressed.",
+           stores->read_compressed);
+    single(out, "tarn_gateway_store_hedges_total", "counter", "Reads for which a second place was asked because the first was late.",
+           stores->read_hedged);
+    single(out, "tarn_gateway_store_hedges_won_total", "counter", "Reads that the second place answered first.", stores->hedges_won);
     single(out, "tarn_gateway_store_written_bytes_total", "counter", "Bytes written to chunk stores.", stores->written);
     single(out, "tarn_gateway_start_time_seconds", "gauge", "When the process started, since 1970.", metrics->started_s);
 }

@@ -242,6 +242,7 @@ static int reply_get(struct rpc_request *request, const struct chunk *c, uint64_
     Tarn__ChunkGetReply reply = TARN__CHUNK_GET_REPLY__INIT;
     struct iovec payload = {get->buffer + get->skip, get->length};
     reply.length = get->length;
+    reply.generation = c->generation;
     if (get->length == 0)
         return rpc_reply(request, &reply.base);
     reply.n_crcs = get_crcs(c, offset, get, crcs);
