@@ -90,6 +90,7 @@ struct rpc_request {
                              * none. A handler may take it: set NULL here, free() later. */
     size_t payload_len;
     bool payload_cells;
+    uint64_t received_ns;   /* io_mono_ns() when the last byte of it was here */
     void *conn_data;        /* what rpc_conn_set_data() stored */
     bool unanswered;        /* whatever the handler replies is not sent */
     bool replied;           /* internal */

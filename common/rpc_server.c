@@ -348,6 +348,7 @@ static int take_request(struct rpc_conn *conn, const struct frame *frame, const 
         incoming_free(in);
         return err;
     }
+    in->request.received_ns = io_mono_ns(server->io);
     err = fiber_spawn(server->io, op->name, request_run, in);
     if (err != 0) {
         rpc_reply_error(&in->request, err, NULL, "the server cannot start the request");

@@ -6,10 +6,8 @@
 #include "beat.h"
 
 #include "disks.h"
-#include "put.h"
-#include "rebuild.h"
 #include "meta.pb-c.h"
-#include "verify.h"
+#include "tasks.h"
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -31,19 +29,9 @@ struct beat {
     bool beating; /* joined, and the inventory is told */
     bool news;    /* for the service */
     struct map late; /* chunks whose copy here is suspect and not yet told */
-    struct fiber_queue wake, tell_wake, copy_room;
+    struct fiber_queue wake, tell_wake;
     struct fiber_group fibers;
-    struct list tasks;    /* struct task: under way or done and not yet told */
-    unsigned n_tasks, n_copies;
-};
-
-struct task {
-    struct list link;
-    struct beat *beat;
-    Tarn__NodeBeatReply *owner; /* keeps `message` */
-    const Tarn__ChunkTask *message;
-    bool done;
-    Tarn__ChunkTaskDone result;
+    struct tasks *tasks;
 };
 
 /* ------------------------------------------------------------------ calling the leader */
@@ -250,21 +238,6 @@ static int join(struct beat *b)
     return err;
 }
 
-static int delete_chunk(struct volume *v, uint64_t chunk, uint64_t generation)
-{
-    struct held held;
-    int err = store_hold_all(v, chunk, false, true, &held);
-    if (err != 0)
-        return err == -E_NOENT ? 0 : err;
-    /* A newer generation has come since: this is not the chunk that was meant. Noted first: from the moment it is out
-     * of the table a write would make it anew (C16), with a file that is about to be removed. */
-    volume_note_deleted(v, chunk);
-    if (held.chunk->generation <= generation)
-        err = volume_delete(v, held.chunk);
-    store_release(&held);
-    return err;
-}
-
 struct inventory {
     Tarn__ChunkHeld *items, **pointers;
     size_t n;
@@ -287,7 +260,7 @@ static int inventory_send(struct beat *b, struct volume *v, struct inventory *in
         return err;
     const Tarn__NodeInventoryReply *reply = (const Tarn__NodeInventoryReply *)answer;
     for (size_t i = 0; i < reply->n_unknown && err == 0; i++)
-        err = delete_chunk(v, reply->unknown[i], UINT64_MAX);
+        err = tasks_delete_chunk(v, reply->unknown[i], UINT64_MAX);
     if (reply->n_unknown > 0)
         log_info("%zu chunks that the cluster does not count on here are deleted", reply->n_unknown);
     protobuf_c_message_free_unpacked(answer, NULL);
@@ -365,162 +338,7 @@ static int inventory(struct beat *b)
     return err;
 }
 
-/* ------------------------------------------------------------------ tasks */
-static int task_seal(struct store *s, struct volume *v, const Tarn__ChunkTask *message, Tarn__ChunkTaskDone *result)
-{
-    struct held held;
-    bool keep = message->kind == TARN__CHUNK_TASK__KIND__SEAL_KEEP;
-    int err = store_hold_all(v, message->chunk, message->length == 0, true, &held);
-    if (err != 0)
-        return err;
-    if (held.chunk->late) { /* not one to compare the others with: the service lets it leave */
-        store_release(&held);
-        return -E_BUSY;
-    }
-    uint64_t length = keep ? held.chunk->length : message->length; /* kept: all that was written */
-    /* The file may be longer than what was ever written to this chunk: the rest is zeros. A member that
-     * has lost bytes gets another digest than the others by it, and goes. */
-    if ((held.chunk->flags & CHUNK_SEALED) == 0 && held.chunk->length < length)
-        err = put_truncate(v, held.chunk, message->generation, length);
-    if (err == 0)
-        err = put_seal(v, held.chunk, message->generation, length);
-    result->length = held.chunk->length;
-    result->digest = err == 0 ? chunk_digest(held.chunk) : 0;
-    store_release(&held);
-    if (err == 0)
-        verify_note(s->verify, v, message->chunk);
-    return err;
-}
-
-static int task_copy(struct beat *b, struct volume *v, const Tarn__ChunkTask *message, Tarn__ChunkTaskDone *result)
-{
-    while (b->n_copies >= BEAT_COPIES_MAX) {
-        int err = fiber_queue_wait(&b->copy_room, 0);
-        if (err != 0)
-            return err;
-    }
-    if (b->closing)
-        return -E_CANCELED;
-    b->n_copies++;
-    int err = rebuild_copy(b->store, v, message, &result->length, &result->digest);
-    b->n_copies--;
-    fiber_queue_wake_one(&b->copy_room);
-    return err;
-}
-
-static int task_carry_out(struct task *task)
-{
-    struct beat *b = task->beat;
-    const Tarn__ChunkTask *message = task->message;
-    struct volume *v;
-    int err = store_volume(b->store, message->disk, message->chunk, &v);
-    if (err != 0)
-        return err;
-    switch (message->kind) {
-    case TARN__CHUNK_TASK__KIND__DELETE:
-        return delete_chunk(v, message->chunk, message->generation);
-    case TARN__CHUNK_TASK__KIND__SEAL:
-    case TARN__CHUNK_TASK__KIND__SEAL_KEEP:
-        return task_seal(b->store, v, message, &task->result);
-    case TARN__CHUNK_TASK__KIND__COPY:
-        return task_copy(b, v, message, &task->result);
-    default:
-        return -E_NOTSUP;
-    }
-}
-
-static void task_run(void *arg)
-{
-    struct task *task = arg;
-    struct beat *b = task->beat;
-    const Tarn__ChunkTask *message = task->message;
-    int err = task_carry_out(task);
-    if (err != 0 && err != -E_CANCELED)
-        log_warn("task %llu (kind %d) on chunk %llx: %s", (unsigned long long)message->id, (int)message->kind,
-                 (unsigned long long)message->chunk, err_sentence(err));
-    task->result.status = err_to_wire(err);
-    task->done = true;
-    beat_tell(b);
-    fiber_group_done(&b->fibers);
-}
-
-static bool task_is_known(const struct beat *b, uint64_t id)
-{
-    list_foreach(&b->tasks, it)
-        if (list_entry(it, struct task, link)->result.id == id)
-            return true;
-    return false;
-}
-
-static void task_free(struct task *task)
-{
-    list_remove(&task->link);
-    task->beat->n_tasks--;
-    protobuf_c_message_free_unpacked(&task->owner->base, NULL);
-    free(task);
-}
-
-/* A copy of the message of its own: the reply goes away before the task ends. */
-static Tarn__NodeBeatReply *task_message(Tarn__ChunkTask *message)
-{
-    Tarn__NodeBeatReply one = TARN__NODE_BEAT_REPLY__INIT;
-    one.n_tasks = 1;
-    one.tasks = &message;
-    size_t size = tarn__node_beat_reply__get_packed_size(&one);
-    _cleanup_free_ uint8_t *packed = malloc(size);
-    if (packed == NULL)
-        return NULL;
-    tarn__node_beat_reply__pack(&one, packed);
-    return tarn__node_beat_reply__unpack(NULL, size, packed);
-}
-
-static void task_start(struct beat *b, Tarn__ChunkTask *message)
-{
-    if (b->n_tasks >= BEAT_TASKS_MAX || task_is_known(b, message->id))
-        return;
-    struct task *task = calloc(1, sizeof *task);
-    if (task == NULL)
-        return;
-    list_init(&task->link);
-    task->beat = b;
-    task->owner = task_message(message);
-    tarn__chunk_task_done__init(&task->result);
-    b->n_tasks++;
-    list_append(&b->tasks, &task->link);
-    if (task->owner == NULL) {
-        list_remove(&task->link);
-        b->n_tasks--;
-        free(task);
-        return;
-    }
-    task->message = task->owner->tasks[0];
-    task->result.id = message->id;
-    task->result.chunk = message->chunk;
-    task->result.generation = message->generation;
-    task->result.kind = message->kind;
-    fiber_group_add(&b->fibers);
-    if (fiber_spawn(b->store->io, "task", task_run, task) != 0) {
-        fiber_group_done(&b->fibers);
-        task_free(task);
-    }
-}
-
 /* ------------------------------------------------------------------ beats */
-static void done_collect(struct beat *b, Tarn__NodeBeat *request)
-{
-    list_foreach(&b->tasks, it) {
-        struct task *task = list_entry(it, struct task, link);
-        if (task->done && request->n_done < BEAT_DONE_MAX)
-            request->done[request->n_done++] = &task->result;
-    }
-}
-
-static void forget_told(const Tarn__NodeBeat *request)
-{
-    for (size_t i = 0; i < request->n_done; i++)
-        task_free(container_of(request->done[i], struct task, result));
-}
-
 static void fences_tell(struct fences *f, Tarn__NodeBeat *request)
 {
     request->fence_applied = f->applied;
@@ -552,12 +370,12 @@ static int beat_once(struct beat *b, bool wait)
     request.done = done;
     request.no_wait = !wait;
     if (!wait)
-        done_collect(b, &request);
+        request.n_done = tasks_results(b->tasks, done, BEAT_DONE_MAX);
     fences_tell(&s->fences, &request);
     int err = ask(b, OP_NODE_BEAT, &request.base, &tarn__node_beat_reply__descriptor, &answer);
     if (err != 0)
         return err;
-    forget_told(&request);
+    tasks_told(b->tasks, done, request.n_done);
     /* Nobody else runs between the answer, which renews the contact, and the fences that came with it. */
     Tarn__NodeBeatReply *reply = (Tarn__NodeBeatReply *)answer;
     learn(b, reply);
@@ -565,7 +383,7 @@ static int beat_once(struct beat *b, bool wait)
     if (err != 0)
         s->contact_ms = 0; /* out of memory: what we were told is not in force here */
     for (size_t i = 0; i < reply->n_tasks; i++)
-        task_start(b, reply->tasks[i]);
+        tasks_take(b->tasks, reply->tasks[i]);
     protobuf_c_message_free_unpacked(answer, NULL);
     fiber_queue_wake_all(&s->contact_wake);
     return err;
@@ -719,8 +537,9 @@ int beat_start(struct store *s, struct beat **ret)
     if (b == NULL)
         return -E_NOMEM;
     *b = (struct beat){.store = s};
-    list_init(&b->tasks);
-    int err = spawn(b, "beat", beat_run);
+    int err = tasks_create(s, &b->tasks);
+    if (err == 0)
+        err = spawn(b, "beat", beat_run);
     if (err == 0)
         err = spawn(b, "beat-tell", tell_run);
     if (err != 0) {
@@ -736,10 +555,8 @@ void beat_stop(struct beat *b)
     b->closing = true;
     fiber_queue_wake_all(&b->wake);
     fiber_queue_wake_all(&b->tell_wake);
-    fiber_queue_wake_all(&b->copy_room);
     fiber_group_wait(&b->fibers);
-    list_foreach_safe(&b->tasks, it, next)
-        task_free(list_entry(it, struct task, link));
+    tasks_destroy(b->tasks);
     map_fini(&b->late);
     free(b);
 }

@@ -1,5 +1,5 @@
 /* The store as a node of the cluster: joins with its persistent uuid, tells what it holds, beats, and
- * carries out the tasks that come with the answers (delete, seal, copy). Every task may come again.
+ * hands on the tasks that come with the answers and tells their results (tasks.h).
  * Finds the metadata service's leader by itself, following redirects.
  * Threads: the io's. */
 #ifndef TARN_OBJSTORE_BEAT_H
@@ -10,8 +10,6 @@
 #define BEAT_CALL_TIMEOUT_MS 1500 /* the service keeps a beat for a second */
 #define BEAT_PACE_MS 5           /* between two beats that were answered at once */
 #define BEAT_RETRY_MS 200
-#define BEAT_TASKS_MAX 64        /* under way; more come again with a later beat */
-#define BEAT_COPIES_MAX 4        /* of them copies: each moves up to 64 MiB */
 #define BEAT_DONE_MAX 256        /* told in one beat */
 #define BEAT_INVENTORY_PIECE 4096 /* chunks in one message: about 100 KiB */
 

@@ -99,15 +99,18 @@ int chunk_reserve(struct chunk *chunk, uint32_t n)
     return 0;
 }
 
+uint32_t cell_digest(uint32_t digest, uint32_t crc)
+{
+    uint8_t le[4] = {(uint8_t)crc, (uint8_t)(crc >> 8), (uint8_t)(crc >> 16), (uint8_t)(crc >> 24)};
+    return crc32c(digest, le, sizeof le);
+}
+
 uint32_t chunk_digest(const struct chunk *chunk)
 {
     uint32_t digest = 0;
     uint64_t n = (chunk->length + CELL_BYTES - 1) / CELL_BYTES;
-    for (uint64_t i = 0; i < n; i++) {
-        uint32_t crc = chunk_cell(chunk, i).crc;
-        uint8_t le[4] = {(uint8_t)crc, (uint8_t)(crc >> 8), (uint8_t)(crc >> 16), (uint8_t)(crc >> 24)};
-        digest = crc32c(digest, le, sizeof le);
-    }
+    for (uint64_t i = 0; i < n; i++)
+        digest = cell_digest(digest, chunk_cell(chunk, i).crc);
     return digest;
 }
 

@@ -64,6 +64,7 @@ static inline struct cell chunk_cell(const struct chunk *chunk, uint64_t i)
 bool chunk_is_real(const struct chunk *chunk);
 /* CRC32C over the checksums of the cells, little-endian: what sealed copies are compared by. */
 uint32_t chunk_digest(const struct chunk *chunk);
+uint32_t cell_digest(uint32_t digest, uint32_t crc); /* the digest with one more cell; begins with 0 */
 
 /* Changes the table as the record says. Never fails when chunk_reserve() was done before.
  * RECORD_MARK changes nothing. Errors: -E_NOMEM (replay only). */

@@ -3,6 +3,7 @@
  * when all have it. Each may be repeated with the same effect. */
 #include "ops.h"
 
+#include "background.h"
 #include "change.h"
 #include "forward.h"
 #include "get.h"
@@ -13,6 +14,9 @@
 #include "verify.h"
 #include "common/err.h"
 #include "proto/ops.h"
+
+/* Another store's background read waits so long for its turn; the store gives it up after 5 s. */
+#define YIELD_MS 2000
 
 static int enter(struct store *s)
 {
@@ -25,6 +29,13 @@ static int enter(struct store *s)
 static void leave(struct store *s)
 {
     s->requests--;
+}
+
+/* What a client felt of this store, as far as it can tell: its own network is not counted. */
+static void served(struct store *s, const struct rpc_request *request, bool write, uint64_t bytes)
+{
+    uint64_t now = io_mono_ns(s->io);
+    pace_served(&s->pace, now, pace_kind_of(write, bytes), now - MIN(now, request->received_ns));
 }
 
 /* Nothing is sent on when the chunk here already refuses it. */
@@ -96,6 +107,7 @@ static int handle_put(void *ctx, struct rpc_request *request, const void *messag
     if (err == 0) {
         err = put_held(&change, request, m, v, &put);
         s->counters.bytes_written += err == 0 ? put.length : 0;
+        served(s, request, true, put.length);
         leave(s);
     }
     change_end(&change);
@@ -266,9 +278,18 @@ static int get_held(struct store *s, struct rpc_request *request, const Tarn__Ch
         return err;
     }
     s->counters.bytes_read += get.length;
+    if (m->work == TARN__STORE_WORK__WORK_CLIENT)
+        served(s, request, false, get.length);
     err = reply_get(request, c, m->offset, &get);
     get_fini(held->volume, &get);
     return err;
+}
+
+/* What is being made here is held until it is whole: nobody waits for that. */
+static bool is_partial(const struct volume *v, uint64_t id)
+{
+    const struct chunk *c = map_get(&v->index.chunks, id);
+    return c != NULL && (c->flags & CHUNK_PARTIAL) != 0;
 }
 
 static int handle_get(void *ctx, struct rpc_request *request, const void *message)
@@ -282,6 +303,10 @@ static int handle_get(void *ctx, struct rpc_request *request, const void *messag
     int err = store_volume(s, m->disk, m->chunk, &v);
     if (err == 0)
         err = volume_refuses(v, m->chunk);
+    if (err == 0 && m->work != TARN__STORE_WORK__WORK_CLIENT)
+        err = background_yield(s, m->length, m->work == TARN__STORE_WORK__WORK_URGENT, YIELD_MS);
+    if (err == 0 && is_partial(v, m->chunk))
+        err = -E_NOENT;
     if (err == 0)
         err = enter(s);
     if (err != 0)
@@ -319,6 +344,48 @@ static int handle_stat(void *ctx, struct rpc_request *request, const void *messa
     return there ? rpc_reply(request, &reply.base) : -E_NOENT;
 }
 
+static int cells_refused(const struct store *s, const struct chunk *c, uint64_t generation)
+{
+    if ((c->flags & CHUNK_SEALED) == 0)
+        return (c->flags & CHUNK_PARTIAL) != 0 ? -E_NOENT : -E_BUSY;
+    return generation != 0 && generation < c->generation ? -E_STALE : store_may_serve(s, c);
+}
+
+/* What a copy of the sealed chunk would have: who has an older version of it fetches only what differs. */
+static int handle_cells(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct store *s = ctx;
+    const Tarn__ChunkCells *m = message;
+    struct volume *v;
+    struct held held;
+    Tarn__ChunkCellsReply reply = TARN__CHUNK_CELLS_REPLY__INIT;
+    _cleanup_free_ uint32_t *crcs = malloc(CHUNK_CELLS_MAX * sizeof *crcs);
+    _cleanup_free_ uint32_t *valid = malloc(CHUNK_CELLS_MAX * sizeof *valid);
+    int err = crcs == NULL || valid == NULL ? -E_NOMEM : store_volume(s, m->disk, m->chunk, &v);
+    if (err == 0)
+        err = volume_refuses(v, m->chunk);
+    if (err == 0 && is_partial(v, m->chunk))
+        err = -E_NOENT;
+    if (err == 0)
+        err = store_hold_all(v, m->chunk, false, false, &held);
+    if (err != 0)
+        return err;
+    const struct chunk *c = held.chunk;
+    err = cells_refused(s, c, m->generation);
+    for (uint32_t i = 0; i < c->n_cells && err == 0; i++) {
+        crcs[i] = c->cells[i].crc;
+        valid[i] = c->cells[i].valid;
+    }
+    reply.generation = c->generation;
+    reply.length = c->length;
+    reply.digest = err == 0 ? chunk_digest(c) : 0;
+    reply.crcs = crcs;
+    reply.valid = valid;
+    reply.n_crcs = reply.n_valid = c->n_cells;
+    store_release(&held);
+    return err != 0 ? err : rpc_reply(request, &reply.base);
+}
+
 static int handle_seal(void *ctx, struct rpc_request *request, const void *message)
 {
     struct store *s = ctx;
@@ -345,6 +412,17 @@ static int handle_fd(void *ctx, struct rpc_request *request, const void *message
     return handover_fd(ctx, request, message);
 }
 
+static void ping_background(const struct store *s, Tarn__StorePingReply *reply)
+{
+    reply->bytes_fetched = s->counters.bytes_fetched;
+    reply->bytes_saved = s->counters.bytes_saved;
+    reply->built = s->counters.built;
+    reply->verified = s->counters.verified;
+    reply->background_rate = s->pace.rate == PACE_FULL ? 0 : s->pace.rate;
+    reply->client_p99_us = s->pace.felt_ns / 1000;
+    reply->calm_p99_us = s->pace.baseline_ns / 1000;
+}
+
 static int handle_ping(void *ctx, struct rpc_request *request, const void *message)
 {
     struct store *s = ctx;
@@ -356,6 +434,7 @@ static int handle_ping(void *ctx, struct rpc_request *request, const void *messa
     reply.bytes_read = s->counters.bytes_read;
     reply.bytes_written = s->counters.bytes_written;
     reply.fds_passed = s->counters.fds_passed;
+    ping_background(s, &reply);
     return rpc_reply(request, &reply.base);
 }
 
@@ -367,6 +446,7 @@ const struct rpc_op store_ops[] = {
     {OP_CHUNK_SEAL, "chunk-seal", &tarn__chunk_seal__descriptor, handle_seal},
     {OP_CHUNK_CLONE, "chunk-clone", &tarn__chunk_clone__descriptor, handle_clone},
     {OP_CHUNK_STAT, "chunk-stat", &tarn__chunk_stat__descriptor, handle_stat},
+    {OP_CHUNK_CELLS, "chunk-cells", &tarn__chunk_cells__descriptor, handle_cells},
     {OP_CHUNK_FD, "chunk-fd", &tarn__chunk_fd__descriptor, handle_fd},
     {OP_STORE_PING, "store-ping", &tarn__store_ping__descriptor, handle_ping},
 };

@@ -1,33 +1,12 @@
 #include "rebuild.h"
 
 #include "get.h"
+#include "partial.h"
+#include "pull.h"
 #include "put.h"
-#include "object.pb-c.h"
+#include "update.h"
 #include "common/err.h"
 #include "common/log.h"
-#include "proto/ops.h"
-
-#define WINDOW_BYTES MIB(1)
-#define PULL_TIMEOUT_MS 5000
-
-/* Appends a window to the partial chunk. Holds it only for that long: nobody else may write to it. */
-static int append(struct volume *v, struct chunk *c, uint64_t generation, uint64_t offset, const uint8_t *data,
-                  size_t length, const uint32_t *crcs, size_t n_crcs)
-{
-    struct put put = {.generation = generation, .offset = offset, .length = length, .data = data, .crcs = crcs,
-                      .n_crcs = n_crcs, .flags = CHUNK_PARTIAL};
-    int err = put_check(&put);
-    return err != 0 ? err : put_bytes(v, c, &put);
-}
-
-/* An empty partial chunk, whatever was there before. The whole chunk is held. */
-static int begin(struct volume *v, struct chunk *c, uint64_t generation)
-{
-    if (!chunk_is_real(c))
-        return put_state(v, c, generation, CHUNK_PARTIAL, false);
-    int err = put_truncate(v, c, MAX(generation, c->generation), 0);
-    return err != 0 ? err : put_state(v, c, generation, CHUNK_PARTIAL, false);
-}
 
 /* ------------------------------------------------------------------ clone */
 static int clone_window(struct volume *v, struct chunk *to, struct chunk *from, uint64_t generation, uint64_t at,
@@ -40,7 +19,7 @@ static int clone_window(struct volume *v, struct chunk *to, struct chunk *from, 
         return err;
     size_t n = get_crcs(from, at, &get, crcs);
     if (get.length > 0)
-        err = append(v, to, generation, at, get.buffer + get.skip, get.length, crcs, n);
+        err = partial_append(v, to, generation, at, get.buffer + get.skip, get.length, crcs, n);
     get_fini(v, &get);
     return err;
 }
@@ -59,10 +38,10 @@ static int clone_held(struct volume *v, struct chunk *to, struct chunk *from, ui
 {
     if (chunk_is_real(to) && (to->flags & CHUNK_PARTIAL) == 0)
         return generation < to->generation ? -E_STALE : 0;
-    int err = begin(v, to, generation);
+    int err = partial_begin(v, to, generation);
     uint64_t end = MIN(length, from->length);
-    for (uint64_t at = 0; err == 0 && at < end; at += WINDOW_BYTES)
-        err = clone_window(v, to, from, generation, at, MIN(WINDOW_BYTES, end - at));
+    for (uint64_t at = 0; err == 0 && at < end; at += BACKGROUND_WINDOW_BYTES)
+        err = clone_window(v, to, from, generation, at, MIN(BACKGROUND_WINDOW_BYTES, end - at));
     if (err == 0 && length > end)
         err = put_truncate(v, to, generation, length);
     return err != 0 ? err : clone_end(v, to, generation);
@@ -87,72 +66,21 @@ int rebuild_clone(struct volume *v, uint64_t chunk, uint64_t generation, uint64_
 }
 
 /* ------------------------------------------------------------------ copy */
-struct source {
-    struct rpc_client *client;
-    uint32_t disk;
-    uint64_t chunk, generation, length;
-    uint32_t digest;
-};
-
-static int source_stat(struct source *source)
+/* The whole chunk, window by window. */
+static int pull_whole(struct background *b, struct chunk *c, const struct pull *from, uint64_t generation)
 {
-    Tarn__ChunkStat request = TARN__CHUNK_STAT__INIT;
-    request.chunk = source->chunk;
-    request.disk = source->disk;
-    struct rpc_call call = {.op = OP_CHUNK_STAT, .request = &request.base, .timeout_ms = PULL_TIMEOUT_MS,
-                            .reply_type = &tarn__chunk_stat_reply__descriptor};
-    int err = rpc_call(source->client, &call);
-    if (err == 0) {
-        const Tarn__ChunkStatReply *reply = (const Tarn__ChunkStatReply *)call.reply;
-        source->generation = reply->generation;
-        source->length = reply->length;
-        source->digest = reply->digest;
-        err = reply->sealed ? 0 : -E_BUSY;
-    }
-    rpc_call_fini(&call);
-    return err;
-}
-
-static int pull_window(struct volume *v, struct chunk *c, const struct source *source, uint64_t generation, uint64_t at,
-                       uint8_t *buf)
-{
-    Tarn__ChunkGet request = TARN__CHUNK_GET__INIT;
-    request.chunk = source->chunk;
-    request.disk = source->disk;
-    request.offset = at;
-    request.length = MIN(WINDOW_BYTES, source->length - at);
-    struct rpc_call call = {.op = OP_CHUNK_GET, .request = &request.base, .timeout_ms = PULL_TIMEOUT_MS,
-                            .reply_type = &tarn__chunk_get_reply__descriptor, .into = buf, .into_size = WINDOW_BYTES};
-    int err = rpc_call(source->client, &call);
-    if (err == 0) {
-        const Tarn__ChunkGetReply *reply = (const Tarn__ChunkGetReply *)call.reply;
-        if (call.reply_payload_len != request.length)
-            err = -E_PROTO;
-        else
-            err = append(v, c, generation, at, buf, request.length, reply->crcs, reply->n_crcs);
-    }
-    rpc_call_fini(&call);
-    return err;
-}
-
-static int pull_held(struct volume *v, struct chunk *c, struct source *source, uint64_t generation)
-{
+    struct volume *v = b->volume;
     uint8_t *buf;
-    bool sealed = (c->flags & CHUNK_SEALED) != 0;
-    if (sealed && c->length == source->length && chunk_digest(c) == source->digest)
-        return put_seal(v, c, MAX(generation, c->generation), c->length);
-    if (sealed)
-        return -E_CONFLICT; /* the caller drops it and comes again */
-    int err = buffers_get(&v->buffers, WINDOW_BYTES, &buf);
+    int err = buffers_get(&v->buffers, BACKGROUND_WINDOW_BYTES, &buf);
     if (err != 0)
         return err;
-    err = begin(v, c, generation);
-    for (uint64_t at = 0; err == 0 && at < source->length; at += WINDOW_BYTES)
-        err = pull_window(v, c, source, generation, at, buf);
-    buffers_put(&v->buffers, WINDOW_BYTES, buf);
+    err = partial_begin(v, c, generation);
+    for (uint64_t at = 0; err == 0 && at < from->length; at += BACKGROUND_WINDOW_BYTES)
+        err = pull_window(b, from, c, generation, at, MIN(BACKGROUND_WINDOW_BYTES, from->length - at), buf);
+    buffers_put(&v->buffers, BACKGROUND_WINDOW_BYTES, buf);
     if (err == 0)
-        err = put_seal(v, c, generation, source->length);
-    if (err == 0 && chunk_digest(c) != source->digest)
+        err = partial_finish(b, c, generation, from->length);
+    if (err == 0 && chunk_digest(c) != from->digest)
         err = -E_CORRUPT;
     return err;
 }
@@ -168,32 +96,23 @@ static int drop(struct volume *v, uint64_t chunk)
     return err;
 }
 
-/* What a copy that failed has brought so far. */
-static void drop_partial(struct volume *v, uint64_t chunk)
-{
-    struct held held;
-    if (store_hold_all(v, chunk, false, true, &held) != 0)
-        return;
-    if ((held.chunk->flags & CHUNK_PARTIAL) != 0)
-        (void)volume_delete(v, held.chunk); /* if not: the next start drops it */
-    store_release(&held);
-}
-
-/* One source. A different version that is here is dropped first: this store is not a member with it. */
-static int copy_from(struct volume *v, const Tarn__ChunkTask *task, struct source *source)
+/* One source. Another version that is here is brought up to date; where that does not pay it is dropped: this store is no
+ * member with it. Nor is a file changed that somebody has a descriptor of. */
+static int copy_from(struct background *b, const Tarn__ChunkTask *task, struct pull *from)
 {
     for (unsigned again = 0; again < 2; again++) {
         struct held held;
-        int err = store_hold_all(v, task->chunk, true, true, &held);
+        int err = store_hold_all(b->volume, task->chunk, true, true, &held);
         if (err != 0)
             return err;
-        uint64_t generation = MAX(task->generation, source->generation);
-        generation = MAX(generation, held.chunk->generation);
-        err = pull_held(v, held.chunk, source, generation);
+        struct chunk *c = held.chunk;
+        uint64_t generation = MAX(task->generation, from->generation);
+        generation = MAX(generation, c->generation);
+        err = chunk_is_real(c) ? update_chunk(b, from, c, generation) : pull_whole(b, c, from, generation);
         store_release(&held);
         if (err != -E_CONFLICT && err != -E_CORRUPT)
             return err;
-        if (drop(v, task->chunk) != 0)
+        if (drop(b->volume, task->chunk) != 0)
             return -E_IO;
         if (err == -E_CORRUPT)
             return err;
@@ -201,25 +120,26 @@ static int copy_from(struct volume *v, const Tarn__ChunkTask *task, struct sourc
     return -E_CONFLICT;
 }
 
-int rebuild_copy(struct store *s, struct volume *v, const Tarn__ChunkTask *task, uint64_t *ret_length, uint32_t *ret_digest)
+int rebuild_copy(struct background *b, const Tarn__ChunkTask *task, uint64_t *ret_length, uint32_t *ret_digest)
 {
+    struct store *s = b->store;
     int err = -E_UNAVAIL;
     for (size_t i = 0; i < task->n_from; i++) {
-        struct source source = {.disk = task->from[i]->disk, .chunk = task->chunk, .client = store_peer(s, task->from[i]->address)};
+        struct pull from = {.disk = task->from[i]->disk, .chunk = task->chunk, .client = store_peer(s, task->from[i]->address)};
         /* Another disk of this store is asked like any other. */
-        if (source.client == NULL || (source.disk == v->super.disk && strcmp(task->from[i]->address, s->address) == 0))
+        if (from.client == NULL || (from.disk == b->volume->super.disk && strcmp(task->from[i]->address, s->address) == 0))
             continue;
-        err = source_stat(&source);
+        err = pull_stat(&from);
         if (err == 0)
-            err = copy_from(v, task, &source);
+            err = copy_from(b, task, &from);
         if (err == 0) {
-            *ret_length = source.length;
-            *ret_digest = source.digest;
+            *ret_length = from.length;
+            *ret_digest = from.digest;
             return 0;
         }
+        partial_drop(b->volume, task->chunk);
         if (err == -E_CANCELED)
             return err;
-        drop_partial(v, task->chunk);
         log_warn("chunk %llx: no copy from %s: %s", (unsigned long long)task->chunk, task->from[i]->address,
                  err_sentence(err));
     }

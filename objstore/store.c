@@ -26,6 +26,7 @@ static struct store *store_make(struct io *io, const struct store_options *optio
                         .inventory_ms = options->inventory_ms != 0 ? options->inventory_ms : STORE_INVENTORY_MS};
     list_init(&s->peers);
     fences_init(&s->fences);
+    pace_init(&s->pace, io_mono_ns(io));
     if (s->n_meta == 0)
         (void)fences_reset(&s->fences, 0, 0, NULL, 0); /* nothing has ended: takes no memory */
     copy_text(s->host, sizeof s->host, options->host);

@@ -7,6 +7,7 @@
 #define TARN_OBJSTORE_STORE_H
 
 #include "fence.h"
+#include "pace.h"
 #include "volume.h"
 #include "common/config.h"
 #include "common/rpc.h"
@@ -48,6 +49,8 @@ struct store_options {
 
 struct store_counters {
     uint64_t bytes_read, bytes_written, fds_passed, corrupt;
+    uint64_t bytes_fetched, bytes_saved; /* from other stores for copies and shards; not, because an older version had them */
+    uint64_t built, verified;            /* BUILD and VERIFY that ended well */
 };
 
 struct peer {
@@ -65,6 +68,7 @@ struct store {
     unsigned n_volumes;
     struct disks *disks;
     struct store_counters counters;
+    struct pace pace;
     unsigned requests;
     struct rpc_server *server, *local_server;
     struct rpc_service service;

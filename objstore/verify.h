@@ -5,10 +5,16 @@
 #ifndef TARN_OBJSTORE_VERIFY_H
 #define TARN_OBJSTORE_VERIFY_H
 
-#include "store.h"
+#include "background.h"
+#include "meta.pb-c.h"
 
 /* Chunks waiting at a time; what is noted beyond it is verified at its first handover instead. */
 #define VERIFY_WAITING_MAX 4096
+
+/* VERIFY: reads every cell of the sealed chunk of the task from the disk, past the page cache, and compares. 0: *ret_length and
+ * *ret_digest are the chunk's. -E_CORRUPT: *ret_length is where the first cell begins that is wrong. -E_NOENT it is not here;
+ * -E_STALE it is of another generation, not sealed, or not of the task's length (0 = any); -E_CANCELED. */
+int verify_task(struct background *background, const Tarn__ChunkTask *task, uint64_t *ret_length, uint32_t *ret_digest);
 
 struct verify;
 int verify_start(struct store *store, struct verify **ret);

@@ -356,7 +356,8 @@ static void copy_run(void *arg)
     struct copy *copy = arg;
     uint64_t length;
     uint32_t digest;
-    copy->err = rebuild_copy(copy->node->store, copy->node->store->volumes[0], &copy->task, &length, &digest);
+    struct background background = {.store = copy->node->store, .volume = copy->node->store->volumes[0]};
+    copy->err = rebuild_copy(&background, &copy->task, &length, &digest);
     copy->done = true;
 }
 static int copy_to(struct world *w, unsigned node, uint64_t chunk)
