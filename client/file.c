@@ -422,6 +422,7 @@ int file_local_part(struct file *file, uint64_t offset, struct file_part *ret)
     if (r < 0)
         return r;
     const Tarn__Extent *extent = ref->extent;
+    ret->chunk = extent->chunk;
     ret->size = file->inode->size;
     ret->offset = extent->offset;
     ret->length = MIN(raw_length(extent), ret->size - extent->offset); /* offset < size: it begins before */
@@ -430,7 +431,7 @@ int file_local_part(struct file *file, uint64_t offset, struct file_part *ret)
     return ret->fd < 0 ? -E_NOTSUP : 0;
 }
 
-int file_raw_fd(struct file *file, int *ret_fd)
+int file_raw_fd(struct file *file, int *ret_fd, uint64_t *ret_chunk)
 {
     CHECK_MAGIC(file, FILE_MAGIC);
     struct map_page *page = NULL;
@@ -450,5 +451,6 @@ int file_raw_fd(struct file *file, int *ret_fd)
     if (r < 0)
         return r;
     *ret_fd = part.fd;
+    *ret_chunk = part.chunk;
     return 0;
 }

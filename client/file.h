@@ -54,15 +54,16 @@ int file_extend(struct file *file, uint64_t size);
 /* Forgets the cached map: the next read asks. For the mount at the grant of a lock. */
 void file_refresh(struct file *file);
 /* The part around `offset` that this machine can read by descriptor: file bytes [offset, offset+length)
- * are at fd_offset of fd (the caller's to close); bytes past the descriptor's end are zeros. Right for
- * about a second, like everything sealed. -E_NOTSUP when there is none. */
+ * are at fd_offset of fd (the caller's to close, at the latest when stores_on_fd_dropped() names the chunk); bytes past the
+ * descriptor's end are zeros. Right for about a second, like everything sealed. -E_NOTSUP when there is none. */
 struct file_part {
     uint64_t offset, length, fd_offset, size; /* size: of the file */
+    uint64_t chunk;
     int fd;
 };
 int file_local_part(struct file *file, uint64_t offset, struct file_part *ret);
-/* When the whole file is one sealed chunk with a replica on this machine: its descriptor (owned by
- * the caller). Else -E_NOTSUP. */
-int file_raw_fd(struct file *file, int *ret_fd);
+/* When the whole file is one sealed chunk as it is, with a replica on this machine: its descriptor and number (the
+ * descriptor is the caller's, as with file_local_part). Else -E_NOTSUP. */
+int file_raw_fd(struct file *file, int *ret_fd, uint64_t *ret_chunk);
 
 #endif

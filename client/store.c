@@ -33,8 +33,7 @@ static void peers_free(struct store_peer *peer)
     while (peer) {
         struct store_peer *next = peer->next;
         rpc_client_destroy(peer->rpc);
-        if (peer->passer)
-            rpc_client_destroy(peer->passer);
+        store_passer_close(peer);
         free(peer);
         peer = next;
     }
@@ -97,6 +96,7 @@ struct store_peer *store_peer_get(struct stores *stores, const char *address)
         return NULL;
     memcpy(peer->address, address, len);
     peer->next = chain;
+    peer->stores = stores;
     peer->rpc = rpc_client_create(stores->io, address, &stores->config->auth);
     if (!peer->rpc || map_put(&stores->peers, hash, peer) < 0) {
         if (peer->rpc)

@@ -58,10 +58,16 @@ int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent, s
 /* Carries out extent->clone_of, on disk everywhere. source: where the old bytes are (ChunkReply.source), NULL = not told. When the
  * members do not all have them as a whole chunk of their own, this client reads them and writes them to the members. */
 int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent, const Tarn__Extent *source);
+/* Called when the descriptor of a chunk is to be closed: the chunk is deleted or moved, and its disk's space comes back with
+ * the last descriptor. 0: those of all chunks, the store that passed them is not reached any more and could not say so. The
+ * own cache is cleared already; this is for who keeps duplicates of stores_fd(). Must not wait. */
+typedef void (*stores_fd_dropped_fn)(void *arg, uint64_t chunk);
+void stores_on_fd_dropped(struct stores *stores, stores_fd_dropped_fn fn, void *arg);
 /* A read-only descriptor of the chunk's file when a replica is on this machine and the chunk is
- * sealed; kept in a bounded cache (borrowed until the next call that waits, dup() to keep).
- * -E_NOTSUP when not possible, and for a compressed piece. Of a piece that is not compressed the bytes are
- * [piece_offset, piece_offset + stored) of the file; others' bytes lie around them. */
+ * sealed; kept in a bounded cache (borrowed until the next call that waits, dup() to keep: then close it
+ * when stores_on_fd_dropped() says so).
+ * -E_NOTSUP when not possible, for a compressed piece, and with verify=always (common/config.h). Of a piece that is not
+ * compressed the bytes are [piece_offset, piece_offset + stored) of the file; others' bytes lie around them. */
 int stores_fd(struct stores *stores, const Tarn__Extent *extent, int *ret_fd);
 
 #endif

@@ -1,6 +1,7 @@
 /* Descriptors of sealed chunks that a store on this machine passed to us. A sealed chunk never
  * changes, so its descriptor stays right as long as it is kept; its bytes were verified by the store
- * before it passed it, not at each read. */
+ * before it passed it, not at each read. It is closed when the store asks it back (OP_FD_DROPPED: the chunk goes, and its
+ * space comes back with the last descriptor), or when the connection it came over is lost. */
 #include "store_internal.h"
 
 #include "common/check.h"
@@ -15,19 +16,34 @@
 struct store_fd {
     struct list lru;
     uint64_t chunk, generation;
+    const struct store_peer *peer; /* who passed or refused it */
     int fd;                    /* -1: refused */
     uint64_t refused_until_ms; /* asked again after this */
     unsigned pins;             /* reads under way: not closed meanwhile */
+    bool dropped;              /* not in the cache any more: closed with the last pin */
 };
 
-static void fd_drop(struct stores *stores, struct store_fd *entry)
+static void fd_free(struct store_fd *entry)
 {
-    CHECK(entry->pins == 0);
-    map_remove(&stores->fds, entry->chunk);
-    list_remove(&entry->lru);
     if (entry->fd >= 0)
         close(entry->fd);
     free(entry);
+}
+
+static void fd_drop(struct stores *stores, struct store_fd *entry)
+{
+    map_remove(&stores->fds, entry->chunk);
+    list_remove(&entry->lru);
+    entry->dropped = true;
+    if (entry->pins == 0)
+        fd_free(entry);
+}
+
+static void fd_unpin(struct store_fd *entry)
+{
+    CHECK(entry->pins > 0);
+    if (--entry->pins == 0 && entry->dropped)
+        fd_free(entry);
 }
 
 void store_fds_fini(struct stores *stores)
@@ -69,16 +85,12 @@ static void fd_close(int fd)
 }
 
 /* Takes the descriptor (-1: refused) over, also on failure. */
-static int fd_keep(struct stores *stores, uint64_t chunk, uint64_t generation, int fd,
+static int fd_keep(struct stores *stores, const struct store_peer *peer, uint64_t chunk, uint64_t generation, int fd,
                    struct store_fd **ret)
 {
     struct store_fd *entry = map_get(&stores->fds, chunk);
-    if (entry && entry->pins == 0)
+    if (entry)
         fd_drop(stores, entry);
-    else if (entry) { /* of an older generation and being read */
-        fd_close(fd);
-        return -E_NOTSUP;
-    }
     fds_trim(stores);
     entry = calloc(1, sizeof *entry);
     if (!entry || map_put(&stores->fds, chunk, entry) < 0) {
@@ -86,6 +98,7 @@ static int fd_keep(struct stores *stores, uint64_t chunk, uint64_t generation, i
         fd_close(fd);
         return -E_NOMEM;
     }
+    entry->peer = peer;
     entry->chunk = chunk;
     entry->generation = generation;
     entry->fd = fd;
@@ -95,16 +108,80 @@ static int fd_keep(struct stores *stores, uint64_t chunk, uint64_t generation, i
     return 0;
 }
 
-static int pass(struct stores *stores, struct store_peer *peer, uint64_t chunk, uint64_t generation,
+/* ------------------------------------------------------------------ asked back */
+
+void stores_on_fd_dropped(struct stores *stores, stores_fd_dropped_fn fn, void *arg)
+{
+    stores->fd_dropped = fn;
+    stores->fd_dropped_arg = arg;
+}
+
+static void tell_dropped(struct stores *stores, uint64_t chunk)
+{
+    if (stores->fd_dropped)
+        stores->fd_dropped(stores->fd_dropped_arg, chunk);
+}
+
+static void passer_push(void *arg, unsigned op, const uint8_t *control, size_t len)
+{
+    struct store_peer *peer = arg;
+    struct stores *stores = peer->stores;
+    if (op != OP_FD_DROPPED)
+        return;
+    Tarn__FdDropped *push = tarn__fd_dropped__unpack(NULL, len, control);
+    if (!push)
+        return;
+    struct store_fd *entry = map_get(&stores->fds, push->chunk);
+    if (entry && entry->peer == peer)
+        fd_drop(stores, entry);
+    peer->asked_back |= peer->asked == push->chunk;
+    tell_dropped(stores, push->chunk);
+    tarn__fd_dropped__free_unpacked(push, NULL);
+}
+
+/* It cannot ask anything back any more, and does not know afterwards what we hold. */
+static void passer_lost(void *arg)
+{
+    struct store_peer *peer = arg;
+    struct stores *stores = peer->stores;
+    list_foreach_safe(&stores->fd_lru, it, next) {
+        struct store_fd *entry = list_entry(it, struct store_fd, lru);
+        if (entry->peer == peer)
+            fd_drop(stores, entry);
+    }
+    peer->asked_back = true;
+    tell_dropped(stores, 0);
+}
+
+void store_passer_close(struct store_peer *peer)
+{
+    if (!peer->passer)
+        return;
+    rpc_client_on_push(peer->passer, NULL, NULL, NULL);
+    rpc_client_destroy(peer->passer);
+}
+
+/* ------------------------------------------------------------------ asked for */
+
+/* Where a descriptor is asked for: a store of this machine, and whose of its disks. */
+struct near {
+    struct store_peer *peer;
+    uint32_t disk;
+};
+
+static int pass(struct stores *stores, const struct near *near, uint64_t chunk, uint64_t generation,
                 int *ret_fd)
 {
+    struct store_peer *peer = near->peer;
     if (!peer->passer)
         peer->passer = rpc_client_create(stores->io, peer->address, &stores->config->auth);
     if (!peer->passer)
         return -E_NOMEM;
+    rpc_client_on_push(peer->passer, passer_push, passer_lost, peer);
     Tarn__ChunkFd request = TARN__CHUNK_FD__INIT;
     request.chunk = chunk;
     request.generation = generation;
+    request.disk = near->disk;
     request.session = meta_session(stores->meta);
     struct rpc_call call = {
         .op = OP_CHUNK_FD,
@@ -127,17 +204,19 @@ static int pass(struct stores *stores, struct store_peer *peer, uint64_t chunk, 
     return 0;
 }
 
-static struct store_peer *near_socket(struct stores *stores, const Tarn__Extent *extent)
+static bool near_socket(struct stores *stores, const Tarn__Extent *extent, struct near *ret)
 {
     for (size_t i = 0; i < extent->n_replicas; i++) {
         const Tarn__Replica *replica = extent->replicas[i];
         if (!replica->ready || !store_replica_has_socket(stores, replica))
             continue;
         struct store_peer *peer = store_peer_get(stores, replica->local);
-        if (peer && io_mono_ms(stores->io) >= peer->no_fd_until_ms)
-            return peer;
+        if (!peer || io_mono_ms(stores->io) < peer->no_fd_until_ms)
+            continue;
+        *ret = (struct near){.peer = peer, .disk = replica->disk};
+        return true;
     }
-    return NULL;
+    return false;
 }
 
 /* The store passes none to us, whatever the chunk. */
@@ -147,39 +226,48 @@ static bool passes_nothing(int err)
            err == -E_CLUSTER || err == -E_PROTO || err == -E_VERSION;
 }
 
-static int fd_ask(struct stores *stores, struct store_peer *peer, uint64_t chunk,
+/* The mutex of the peer is held: one is asked for at a time. */
+static int fd_ask(struct stores *stores, const struct near *near, uint64_t chunk,
                   uint64_t generation, struct store_fd **ret)
 {
     int fd = -1;
-    int r = pass(stores, peer, chunk, generation, &fd);
+    struct store_peer *peer = near->peer;
+    peer->asked = chunk;
+    peer->asked_back = false;
+    int r = pass(stores, near, chunk, generation, &fd);
+    peer->asked = 0;
+    if (r == 0 && peer->asked_back) { /* between its arrival and our turn */
+        fd_close(fd);
+        fd = -1;
+    }
     if (r == -E_CANCELED)
         return r;
     if (passes_nothing(r)) {
         peer->no_fd_until_ms = io_mono_ms(stores->io) + NO_FD_MS;
         return -E_NOTSUP;
     }
-    return fd_keep(stores, chunk, generation, fd, ret);
+    return fd_keep(stores, peer, chunk, generation, fd, ret);
 }
 
 /* The entry from the cache or the store; not the refused ones. */
 static int fd_get(struct stores *stores, const Tarn__Extent *extent, struct store_fd **ret)
 {
-    if (extent->state != TARN__CHUNK_STATE__CHUNK_SEALED)
+    if (extent->state != TARN__CHUNK_STATE__CHUNK_SEALED || stores->config->verify_always)
         return -E_NOTSUP;
     struct store_fd *entry = fd_kept(stores, extent);
     int r = 0;
     if (!entry) {
-        struct store_peer *peer = near_socket(stores, extent);
-        if (!peer)
+        struct near near;
+        if (!near_socket(stores, extent, &near))
             return -E_NOTSUP;
         uint64_t chunk = extent->chunk, generation = extent->generation;
-        r = fiber_mutex_lock(&peer->passing);
+        r = fiber_mutex_lock(&near.peer->passing);
         if (r < 0)
             return r;
         entry = fd_kept(stores, extent); /* whoever held the mutex may have asked for the same */
         if (!entry)
-            r = fd_ask(stores, peer, chunk, generation, &entry);
-        fiber_mutex_unlock(&peer->passing);
+            r = fd_ask(stores, &near, chunk, generation, &entry);
+        fiber_mutex_unlock(&near.peer->passing);
     }
     if (r < 0)
         return r;
@@ -207,7 +295,7 @@ int store_fd_read(struct stores *stores, const Tarn__Extent *extent, uint64_t of
         at += got;
         left -= (size_t)got;
     }
-    entry->pins--;
+    fd_unpin(entry);
     if (got < 0)
         return got == -E_CANCELED ? -E_CANCELED : -E_NOTSUP; /* the store reads or another copy */
     memset(at, 0, left);

@@ -31,8 +31,11 @@ struct store_pace {
 struct store_peer {
     struct store_peer *next; /* same hash */
     struct rpc_client *rpc;
+    struct stores *stores;
     struct rpc_client *passer; /* a connection of its own for descriptors; made at first use */
     struct fiber_mutex passing;
+    uint64_t asked;            /* the chunk whose descriptor is being asked for, 0 = none; */
+    bool asked_back;           /* it was asked back before the one who asked could keep it */
     uint64_t suspect_until_ms; /* did not answer: asked last until then */
     uint64_t no_fd_until_ms;   /* does not pass descriptors */
     struct store_pace pace[2]; /* of reads up to a cell, and of larger ones */
@@ -50,6 +53,8 @@ struct stores {
     struct map peers;       /* hash of the address → chain of struct store_peer */
     struct map fds;         /* chunk → struct store_fd */
     struct list fd_lru;     /* the most recently used first */
+    stores_fd_dropped_fn fd_dropped; /* NULL: nobody has duplicates */
+    void *fd_dropped_arg;
     struct map inodes;      /* ino → struct inode of file_map.c */
     struct fiber_mutex failing;
     struct list hedges;       /* struct store_hedge: reads that may become late */
@@ -149,5 +154,6 @@ bool store_lives_same(const struct store_lives *before, const struct store_lives
 int store_fd_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf,
                   size_t n);
 void store_fds_fini(struct stores *stores);
+void store_passer_close(struct store_peer *peer); /* before its peer is freed */
 
 #endif

@@ -31,6 +31,7 @@ static int64_t open_run(struct loop_call *call)
     r = stores_create(tarn->io, &tarn->config, tarn->meta, &tarn->stores);
     if (r < 0)
         return r;
+    stores_on_fd_dropped(tarn->stores, tarn_files_fd_dropped, tarn);
     Tarn__Where root = TARN__WHERE__INIT;
     Tarn__Lookup lookup = TARN__LOOKUP__INIT;
     lookup.where = &root;
@@ -64,6 +65,9 @@ static int cred_take(struct tarn *tarn)
 
 static void tarn_free(struct tarn *tarn)
 {
+    if (tarn->null_fd >= 0)
+        close(tarn->null_fd);
+    pthread_mutex_destroy(&tarn->files_lock);
     free(tarn->groups);
     free(tarn);
 }
@@ -73,13 +77,16 @@ int tarn_open(const char *config, struct tarn **ret)
     struct tarn *tarn = calloc(1, sizeof *tarn);
     if (!tarn)
         return public_error(-E_NOMEM, NULL, "open the cluster");
+    pthread_mutex_init(&tarn->files_lock, NULL);
+    list_init(&tarn->files);
+    tarn->null_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     const char *why = NULL;
     int r = config_load(config, &tarn->config, &why);
     if (r < 0) {
         tarn_free(tarn);
         return public_error_why(r, "use the configuration", why);
     }
-    r = cred_take(tarn);
+    r = tarn->null_fd < 0 ? err_from_errno(errno) : cred_take(tarn);
     if (r == 0)
         r = loop_start(tarn);
     if (r < 0) {
@@ -110,6 +117,33 @@ void tarn_close(struct tarn *tarn)
     loop_call(tarn, &call, close_run);
     loop_stop(tarn);
     tarn_free(tarn);
+}
+
+struct counters_call {
+    struct loop_call call;
+    struct stores_counters stores;
+};
+
+static int64_t counters_run(struct loop_call *call)
+{
+    container_of(call, struct counters_call, call)->stores = *stores_counters(call->tarn->stores);
+    return 0;
+}
+
+int tarn_counters(struct tarn *tarn, struct tarn_counters *ret)
+{
+    struct counters_call c = {0};
+    int r = (int)loop_call(tarn, &c.call, counters_run);
+    if (r < 0)
+        return public_error(r, NULL, "read the counters");
+    *ret = (struct tarn_counters){
+        .direct = c.stores.read_fd + tarn_files_direct_bytes(tarn),
+        .local = c.stores.read_local,
+        .rack = c.stores.read_rack,
+        .remote = c.stores.read_remote,
+        .written = c.stores.written,
+    };
+    return 0;
 }
 
 /* ------------------------------------------------------------------ paths */
@@ -339,14 +373,14 @@ int tarn_readlink(struct tarn *tarn, const char *path, char **ret_target)
 
 /* ------------------------------------------------------------------ listing */
 
-struct list {
+struct listing {
     Tarn__ReadDir request;
     char after[256];
 };
 
 static int list_advance(void *arg, const ProtobufCMessage *part)
 {
-    struct list *l = arg;
+    struct listing *l = arg;
     const Tarn__ReadDirReply *reply = (const Tarn__ReadDirReply *)part;
     if (reply->end || reply->n_entries == 0)
         return META_END;
@@ -374,7 +408,7 @@ int tarn_list(struct tarn *tarn, const char *path, tarn_entry_fn fn, void *arg)
         return public_error_relative("list", path);
     Tarn__Where where = TARN__WHERE__INIT;
     where.path = (char *)path;
-    struct list l = {.request = TARN__READ_DIR__INIT};
+    struct listing l = {.request = TARN__READ_DIR__INIT};
     l.request.where = &where;
     l.request.after = l.after;
     l.request.max = LIST_PAGE;

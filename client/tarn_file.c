@@ -6,7 +6,7 @@
  * under its pread throws the bytes away and asks the loop thread. A descriptor's number stays open until
  * the file is closed, another chunk comes under it by dup3(2), so a late reader meets no stranger's file.
  * A part is used for PART_FRESH_MS and not after a change through this library; then the loop thread
- * is asked again. */
+ * is asked again. When its descriptor is asked back (the chunk goes), the loop thread puts the null device under the number. */
 #include "tarn_internal.h"
 
 #include "common/err.h"
@@ -24,6 +24,7 @@ struct part {
     atomic_ullong until_ms;
     atomic_uint change; /* of tarn.changes when it was taken */
     atomic_int fd;
+    uint64_t chunk; /* under the file's lock; 0 = the descriptor was asked back */
 };
 
 struct tarn_file {
@@ -38,6 +39,9 @@ struct tarn_file {
     pthread_mutex_t lock;       /* of those who change parts */
     unsigned next_part;         /* under lock */
     atomic_ullong no_part_until_ms;
+    struct list link;           /* in tarn->files */
+    /* Written at each read by whichever thread: in a line of its own, or every reader waits for its neighbour. */
+    _Alignas(64) atomic_ullong direct_bytes;
 };
 
 struct file_call {
@@ -52,6 +56,7 @@ struct file_call {
     uint64_t offset;
     bool want_part, has_part;
     struct file_part part;
+    unsigned fd_drops; /* of tarn when the part was taken */
 };
 
 static struct file_call *file_call_of(struct loop_call *call)
@@ -115,7 +120,9 @@ static void tarn_file_free(struct tarn_file *file)
 
 int tarn_file_open(struct tarn *tarn, const char *path, int flags, mode_t mode, struct tarn_file **ret)
 {
-    struct tarn_file *file = calloc(1, sizeof *file);
+    struct tarn_file *file = aligned_alloc(_Alignof(struct tarn_file), sizeof *file);
+    if (file)
+        memset(file, 0, sizeof *file);
     char *path_copy = strdup(path);
     if (!file || !path_copy || path[0] != '/') {
         free(path_copy);
@@ -133,6 +140,9 @@ int tarn_file_open(struct tarn *tarn, const char *path, int flags, mode_t mode, 
         return public_error(r, c.call.detail, "open %s", path);
     }
     file->change = &tarn->changes[file_ino(file->file) % CHANGE_SLOTS];
+    pthread_mutex_lock(&tarn->files_lock);
+    list_append(&tarn->files, &file->link);
+    pthread_mutex_unlock(&tarn->files_lock);
     *ret = file;
     return 0;
 }
@@ -145,7 +155,12 @@ static int64_t file_close_run(struct loop_call *call)
 int tarn_file_close(struct tarn_file *file)
 {
     struct file_call c = {.file = file};
-    int r = (int)loop_call(file->tarn, &c.call, file_close_run);
+    struct tarn *tarn = file->tarn;
+    int r = (int)loop_call(tarn, &c.call, file_close_run);
+    pthread_mutex_lock(&tarn->files_lock);
+    list_remove(&file->link);
+    atomic_fetch_add(&tarn->closed_direct, atomic_load(&file->direct_bytes));
+    pthread_mutex_unlock(&tarn->files_lock);
     int failed = r < 0 ? public_error(r, c.call.detail, "close %s", file->path) : 0;
     tarn_file_free(file);
     return failed;
@@ -183,15 +198,15 @@ static bool part_read(struct tarn_file *file, void *buf, size_t n, uint64_t offs
 {
     unsigned n_parts = atomic_load_explicit(&file->n_parts, memory_order_acquire);
     unsigned hint = atomic_load_explicit(&file->hint, memory_order_relaxed);
-    if (hint < n_parts && part_try(file, &file->parts[hint], buf, n, offset))
-        return true;
-    for (unsigned i = 0; i < n_parts; i++) {
-        if (i == hint || !part_try(file, &file->parts[i], buf, n, offset))
-            continue;
-        atomic_store_explicit(&file->hint, i, memory_order_relaxed);
-        return true;
+    bool got = hint < n_parts && part_try(file, &file->parts[hint], buf, n, offset);
+    for (unsigned i = 0; i < n_parts && !got; i++) {
+        got = i != hint && part_try(file, &file->parts[i], buf, n, offset);
+        if (got)
+            atomic_store_explicit(&file->hint, i, memory_order_relaxed);
     }
-    return false;
+    if (got)
+        atomic_fetch_add_explicit(&file->direct_bytes, n, memory_order_relaxed);
+    return got;
 }
 
 /* The lock is held. The release stores keep the odd number before what they store. */
@@ -204,6 +219,7 @@ static void part_store(struct part *part, const struct file_part *got, unsigned 
     atomic_store_explicit(&part->fd_offset, got->fd_offset, memory_order_release);
     atomic_store_explicit(&part->until_ms, now_ms() + PART_FRESH_MS, memory_order_release);
     atomic_store_explicit(&part->change, change, memory_order_release);
+    part->chunk = got->chunk;
     int fd = atomic_load_explicit(&part->fd, memory_order_relaxed);
     if (fd < 0)
         atomic_store_explicit(&part->fd, got->fd, memory_order_release);
@@ -214,9 +230,11 @@ static void part_store(struct part *part, const struct file_part *got, unsigned 
         close(got->fd);
 }
 
-/* Takes the descriptor over; the part replaces what it overlaps, or the oldest. */
-static void part_keep(struct tarn_file *file, const struct file_part *got, unsigned change)
+/* Takes the descriptor over; the part replaces what it overlaps, or the oldest. Descriptors were asked back since it was
+ * taken: it may be one of them, and nobody would find it among the parts. */
+static void part_keep(struct tarn_file *file, const struct file_call *c, unsigned change)
 {
+    const struct file_part *got = &c->part;
     pthread_mutex_lock(&file->lock);
     unsigned n = atomic_load_explicit(&file->n_parts, memory_order_relaxed), at = n;
     for (unsigned i = 0; i < n; i++)
@@ -224,12 +242,54 @@ static void part_keep(struct tarn_file *file, const struct file_part *got, unsig
             at = i;
     if (at == PARTS_MAX)
         at = file->next_part++ % PARTS_MAX;
-    if (at == n)
+    bool asked_back = c->fd_drops != atomic_load(&file->tarn->fd_drops);
+    if (asked_back)
+        close(got->fd);
+    if (at == n && !asked_back)
         file->parts[at].fd = -1;
-    part_store(&file->parts[at], got, change);
-    if (at == n)
+    if (!asked_back)
+        part_store(&file->parts[at], got, change);
+    if (at == n && !asked_back)
         atomic_store_explicit(&file->n_parts, n + 1, memory_order_release);
     pthread_mutex_unlock(&file->lock);
+}
+
+/* The lock is held. */
+static void part_drop(struct tarn_file *file, struct part *part)
+{
+    unsigned seq = atomic_load_explicit(&part->seq, memory_order_relaxed);
+    atomic_store_explicit(&part->seq, seq + 1, memory_order_relaxed);
+    atomic_store_explicit(&part->to, atomic_load_explicit(&part->from, memory_order_relaxed), memory_order_release);
+    part->chunk = 0;
+    /* Only memory of the kernel can be missing; then the number stays what it was until the file is closed. */
+    (void)dup3(file->tarn->null_fd, atomic_load_explicit(&part->fd, memory_order_relaxed), O_CLOEXEC);
+    atomic_store_explicit(&part->seq, seq + 2, memory_order_release);
+}
+
+void tarn_files_fd_dropped(void *arg, uint64_t chunk)
+{
+    struct tarn *tarn = arg;
+    atomic_fetch_add(&tarn->fd_drops, 1); /* before the locks: what is not among the parts yet is not kept */
+    pthread_mutex_lock(&tarn->files_lock);
+    list_foreach (&tarn->files, it) {
+        struct tarn_file *file = list_entry(it, struct tarn_file, link);
+        pthread_mutex_lock(&file->lock);
+        for (unsigned i = 0; i < file->n_parts; i++)
+            if (file->parts[i].chunk != 0 && (chunk == 0 || file->parts[i].chunk == chunk))
+                part_drop(file, &file->parts[i]);
+        pthread_mutex_unlock(&file->lock);
+    }
+    pthread_mutex_unlock(&tarn->files_lock);
+}
+
+uint64_t tarn_files_direct_bytes(struct tarn *tarn)
+{
+    pthread_mutex_lock(&tarn->files_lock);
+    uint64_t sum = atomic_load(&tarn->closed_direct);
+    list_foreach (&tarn->files, it)
+        sum += atomic_load(&list_entry(it, struct tarn_file, link)->direct_bytes);
+    pthread_mutex_unlock(&tarn->files_lock);
+    return sum;
 }
 
 /* ------------------------------------------------------------------ reads and writes */
@@ -238,6 +298,7 @@ static int64_t pread_run(struct loop_call *call)
 {
     struct file_call *c = file_call_of(call);
     int64_t got = file_read(c->file->file, c->buf, c->n, c->offset);
+    c->fd_drops = atomic_load(&call->tarn->fd_drops);
     if (got > 0 && c->want_part)
         c->has_part = file_local_part(c->file->file, c->offset, &c->part) == 0;
     return got;
@@ -254,7 +315,7 @@ ssize_t tarn_pread(struct tarn_file *file, void *buf, size_t n, off_t offset)
     c.want_part = now_ms() >= atomic_load(&file->no_part_until_ms);
     int64_t got = loop_call(file->tarn, &c.call, pread_run);
     if (c.has_part)
-        part_keep(file, &c.part, change);
+        part_keep(file, &c, change);
     else if (c.want_part)
         atomic_store(&file->no_part_until_ms, now_ms() + PART_FRESH_MS);
     return got < 0 ? public_error((int)got, c.call.detail, "read %s", file->path) : (ssize_t)got;

@@ -7,6 +7,7 @@
 
 #include "attr.h"
 #include "common/base.h"
+#include "common/coll.h"
 #include "object.h"
 
 #include <pthread.h>
@@ -25,7 +26,17 @@ struct tarn {
     /* Changes made through this library, by inode number modulo: descriptors that were taken
      * before one are not read any more. */
     atomic_uint changes[CHANGE_SLOTS];
+    /* Descriptors that open files keep of chunks on this machine (tarn_file.c). */
+    pthread_mutex_t files_lock;   /* before a file's own lock */
+    struct list files;            /* under files_lock */
+    atomic_uint fd_drops;         /* times descriptors were asked back; changed by the loop thread */
+    atomic_ullong closed_direct;  /* bytes read directly from files that are closed by now */
+    int null_fd;                  /* stands where a descriptor was until the file is closed */
 };
+
+/* stores_on_fd_dropped(): open files close what they have of the chunk (0: of all). On the loop thread. */
+void tarn_files_fd_dropped(void *tarn, uint64_t chunk);
+uint64_t tarn_files_direct_bytes(struct tarn *tarn); /* read by descriptor without the loop thread */
 
 /* One call of the user, carried out by a fiber of the loop thread while his thread waits. `run`
  * returns >= 0 or a code; detail: the server's words. Embedded at the start of each call's struct. */

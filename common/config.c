@@ -118,6 +118,12 @@ static const char *parse_node(struct config *config, char *text)
     return wrong;
 }
 
+static const char *parse_verify(struct config *config, char *text)
+{
+    config->verify_always = strcmp(text, "always") == 0;
+    return config->verify_always || strcmp(text, "once") == 0 ? NULL : "it is 'once' or 'always'";
+}
+
 static const char *parse_path(const char *text, char ret[256])
 {
     if (text[0] != '/')
@@ -144,7 +150,7 @@ static const struct setting {
     bool required;
 } settings[] = {
     {"cluster_id", parse_cluster_id, true}, {"key", parse_key, true},    {"meta", parse_meta, true},
-    {"gateway", parse_gateway, false},      {"node", parse_node, false},
+    {"gateway", parse_gateway, false},      {"node", parse_node, false}, {"verify", parse_verify, false},
     {"topology_script", parse_topology_script, false}, {"topology_table", parse_topology_table, false},
 };
 

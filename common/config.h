@@ -14,6 +14,7 @@ struct config {
     char gateway[64];                  /* gateway = tcp:H:P (first one, for TARN_API_URL) */
     char topology_script[256];         /* topology_script, topology_table = PATH: where racks are asked for */
     char topology_table[256];
+    bool verify_always;                /* verify = always: every byte read is compared with its checksum; no descriptors */
     uint32_t node;                     /* node = N: the storage node this machine is; 0 = none */
 };
 /* path NULL: $TARN_CONFIG, else the default. On failure *ret_why (static buffer of the thread) is

@@ -1,6 +1,7 @@
 #include "disks.h"
 
 #include "beat.h"
+#include "handover.h"
 #include "common/err.h"
 #include "common/log.h"
 
@@ -47,11 +48,12 @@ static int open_one(struct disks *d, struct disk_dir *item, const char **ret_why
     return 0;
 }
 
-static void options_take(struct disks *d, const struct store_options *options)
+static void options_take(struct store *s, struct disks *d, const struct store_options *options)
 {
     d->options = (struct volume_options){.cluster_id = options->auth->cluster_id, .journal_bytes = options->journal_bytes,
                                          .reserve_bytes = options->reserve_bytes, .capacity = options->capacity,
-                                         .files_max = options->files_max, .boot = options->boot};
+                                         .files_max = options->files_max, .boot = options->boot,
+                                         .deleting = handover_drop, .deleting_arg = s};
     d->claim = options->claim;
     d->claim_arg = options->claim_arg;
     d->n = options->dirs != NULL ? options->n_dirs : 1;
@@ -67,7 +69,7 @@ int disks_open(struct store *s, const struct store_options *options, const char 
         return -E_NOMEM;
     s->disks = d;
     d->store = s;
-    options_take(d, options);
+    options_take(s, d, options);
     *ret_why = "a store has 1 to 64 directories";
     int first = d->n == 0 || d->n > STORE_DISKS_MAX ? -E_INVAL : 0;
     for (unsigned i = 0; first != -E_INVAL && i < d->n; i++) {

@@ -1,5 +1,6 @@
 #include "get.h"
 
+#include "verified.h"
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -70,6 +71,8 @@ int get_read(struct volume *v, struct chunk *c, uint64_t offset, uint64_t length
         err = read_cells(v, c, first, last, get.buffer);
     if (err != 0) {
         get_fini(v, &get);
+        if (err == -E_CORRUPT)
+            verified_gone(v, c); /* not handed out any more before it was read whole again */
         return err;
     }
     *ret = get;
@@ -107,6 +110,6 @@ int get_verify(struct volume *v, struct chunk *c)
             return err;
         get_fini(v, &get);
     }
-    c->verified = true;
+    verified_note(v, c);
     return 0;
 }

@@ -20,7 +20,7 @@ void get_fini(struct volume *volume, struct get *get);
 #define GET_PIECES_MAX (FRAME_PAYLOAD_MAX / CELL_BYTES + 1)
 size_t get_crcs(const struct chunk *chunk, uint64_t offset, const struct get *get, uint32_t crcs[GET_PIECES_MAX]);
 
-/* Reads all cells once and compares. Remembered in chunk->verified until the chunk changes. The
+/* Reads all cells once a boot and compares (verified.h), as long as the chunk does not change. The
  * caller holds all cells for reading. */
 int get_verify(struct volume *volume, struct chunk *chunk);
 

@@ -18,7 +18,7 @@ struct chunk {
     struct cell *cells;
     unsigned refs;            /* the table's and each user's */
     bool dead;                /* no longer in the table: users look it up again */
-    bool verified;            /* every cell was read and right since this process started */
+    bool verified;            /* every cell was read and right on this boot: verified.h */
     int broken;               /* a journaled write could not be carried to the file: reads say this */
     bool late;                /* a session that had ended wrote to it here: not served before the service has decided */
     struct list ranges;       /* struct range, in order of arrival */

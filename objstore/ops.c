@@ -434,6 +434,8 @@ static int handle_ping(void *ctx, struct rpc_request *request, const void *messa
     reply.bytes_read = s->counters.bytes_read;
     reply.bytes_written = s->counters.bytes_written;
     reply.fds_passed = s->counters.fds_passed;
+    reply.fds_dropped = s->counters.fds_dropped;
+    reply.fds_held = handover_held(s->handover);
     ping_background(s, &reply);
     return rpc_reply(request, &reply.base);
 }

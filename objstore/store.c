@@ -2,6 +2,7 @@
 
 #include "beat.h"
 #include "disks.h"
+#include "handover.h"
 #include "ops.h"
 #include "verify.h"
 #include "common/check.h"
@@ -24,6 +25,11 @@ static struct store *store_make(struct io *io, const struct store_options *optio
     *s = (struct store){.io = io, .auth = options->auth, .n_meta = options->n_meta, .meta = options->meta,
                         .node_wanted = options->node,
                         .inventory_ms = options->inventory_ms != 0 ? options->inventory_ms : STORE_INVENTORY_MS};
+    s->handover = handover_create();
+    if (s->handover == NULL) {
+        free(s);
+        return NULL;
+    }
     list_init(&s->peers);
     fences_init(&s->fences);
     pace_init(&s->pace, io_mono_ns(io));
@@ -32,7 +38,7 @@ static struct store *store_make(struct io *io, const struct store_options *optio
     copy_text(s->host, sizeof s->host, options->host);
     copy_text(s->rack, sizeof s->rack, options->rack);
     copy_text(s->machine, sizeof s->machine, options->machine);
-    s->service = (struct rpc_service){.ops = store_ops, .n_ops = store_n_ops, .ctx = s};
+    s->service = (struct rpc_service){.ops = store_ops, .n_ops = store_n_ops, .ctx = s, .closed = handover_closed};
     return s;
 }
 
@@ -54,6 +60,7 @@ static void store_free(struct store *s)
         free(peer);
     }
     disks_close(s);
+    handover_destroy(s->handover);
     fences_fini(&s->fences);
     free(s);
 }

@@ -48,7 +48,7 @@ struct store_options {
 };
 
 struct store_counters {
-    uint64_t bytes_read, bytes_written, fds_passed, corrupt;
+    uint64_t bytes_read, bytes_written, fds_passed, fds_dropped, corrupt;
     uint64_t bytes_fetched, bytes_saved; /* from other stores for copies and shards; not, because an older version had them */
     uint64_t built, verified;            /* BUILD and VERIFY that ended well */
 };
@@ -60,6 +60,7 @@ struct peer {
 
 struct beat;
 struct disks;
+struct handover;
 struct verify;
 struct store {
     struct io *io;
@@ -85,6 +86,7 @@ struct store {
     struct fences fences;
     bool stopping;
     struct beat *beat;
+    struct handover *handover; /* who holds descriptors of chunk files */
     struct verify *verify; /* NULL without a local socket */
 };
 

@@ -2,6 +2,7 @@
 
 #include "get.h"
 #include "readback.h"
+#include "verified.h"
 #include "common/err.h"
 #include "common/log.h"
 
@@ -39,6 +40,8 @@ static int order_window(struct volume *v, const Tarn__ChunkTask *task, uint64_t 
         err = -E_STALE;
     else if (at < c->length)
         err = readback_window(v, c, at, MIN(WINDOW_BYTES, c->length - at), ret_bad);
+    if (err == -E_CORRUPT)
+        verified_gone(v, c);
     *ret_length = c->length;
     *ret_digest = chunk_digest(c);
     store_release(&held);
@@ -90,7 +93,8 @@ static int verify_window(struct verify *v, const struct waiting *of, uint64_t at
         if (err == 0) {
             get_fini(held.volume, &get);
             *ret_more = at + WINDOW_BYTES < c->length;
-            c->verified = !*ret_more;
+            if (!*ret_more)
+                verified_note(of->volume, c);
         }
         s->counters.corrupt += err == -E_CORRUPT;
     }

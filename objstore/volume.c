@@ -1,5 +1,6 @@
 #include "volume.h"
 
+#include "verified.h"
 #include "common/check.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -469,6 +470,8 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
     v->io = io;
     snprintf(v->dir, sizeof v->dir, "%s", options->dir);
     v->capacity = options->capacity;
+    v->deleting = options->deleting;
+    v->deleting_arg = options->deleting_arg;
     v->reserve_bytes = options->reserve_bytes != 0 ? options->reserve_bytes : VOLUME_RESERVE_BYTES;
     v->files_max = options->files_max != 0 ? options->files_max : VOLUME_FILES_MAX;
     list_init(&v->open);
@@ -478,6 +481,8 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
     buffers_init(&v->buffers);
     int err = strlen(options->dir) < sizeof v->dir ? load(v, options) : -E_NAMETOOLONG;
     if (err == 0)
+        err = verified_open(v, &v->verified);
+    if (err == 0)
         err = start_fiber(v, "checkpoint", volume_checkpoint_run);
     if (err == 0)
         err = start_fiber(v, "sync", sync_run);
@@ -486,6 +491,7 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
         stop_fibers(v);
         if (v->journal != NULL)
             journal_close(v->journal);
+        verified_close(v->verified);
         index_fini(&v->index);
         buffers_fini(&v->buffers);
         free(v);
@@ -505,6 +511,7 @@ void volume_close(struct volume *v)
     if (err != 0 && err != -E_CANCELED)
         log_warn("no last checkpoint of %s: %s; the next start replays the journal", v->dir, err_sentence(err));
     journal_close(v->journal);
+    verified_close(v->verified);
     index_fini(&v->index);
     buffers_fini(&v->buffers);
     map_fini(&v->deleted);
@@ -558,6 +565,9 @@ int volume_record(struct volume *v, struct chunk *c, struct record *record,
 int volume_delete(struct volume *v, struct chunk *c)
 {
     struct record record = {.type = RECORD_DELETE};
+    if (v->deleting != NULL)
+        v->deleting(v->deleting_arg, v, c->id);
+    verified_gone(v, c); /* before it is gone: see verified.h */
     int err = volume_record(v, c, &record, NULL);
     if (err == 0)
         err = journal_commit(v->journal, record.lsn, true);

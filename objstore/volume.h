@@ -25,6 +25,7 @@
  * takes and what the next start has to read again. */
 #define VOLUME_SYNC_MS 1000
 
+struct volume;
 struct volume_options {
     const char *dir;        /* made when its parent exists */
     uint64_t cluster_id;
@@ -32,6 +33,9 @@ struct volume_options {
     uint64_t reserve_bytes; /* 0 = default */
     uint64_t capacity;      /* of its file system, for chunks; 0 = all of it */
     unsigned files_max;     /* 0 = default */
+    /* The chunk's file is about to be removed; may not wait. NULL: nobody wants to know. */
+    void (*deleting)(void *arg, const struct volume *volume, uint64_t chunk);
+    void *deleting_arg;
     const char *boot;       /* differs from boot to boot of the machine; NULL = not known */
 };
 #define VOLUME_BOOT_MAX 64
@@ -44,6 +48,8 @@ struct volume {
     struct index index;
     struct journal *journal;
     struct buffers buffers;
+    void (*deleting)(void *arg, const struct volume *volume, uint64_t chunk);
+    void *deleting_arg;
     uint64_t reserve_bytes, capacity;
     unsigned files_max;
     /* files */
@@ -64,6 +70,7 @@ struct volume {
     /* after a loss of power (boot.c) */
     char boot[VOLUME_BOOT_MAX];
     bool suspect;
+    struct verified *verified; /* which chunks were read and right on this boot (verified.h) */
     uint64_t life; /* another number each time acknowledged bytes may have gone; 0 = never yet */
     /* Chunks deleted in this life that somebody with an old map may still write to: a write must not make
      * them anew with holes. Ids are never reused, so the bound only limits how long that is remembered.

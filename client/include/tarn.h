@@ -42,11 +42,24 @@ int tarn_list(struct tarn *tarn, const char *path, tarn_entry_fn fn, void *arg);
 /* flags: O_RDONLY O_WRONLY O_RDWR O_CREAT O_EXCL O_TRUNC O_APPEND. */
 int tarn_file_open(struct tarn *tarn, const char *path, int flags, mode_t mode, struct tarn_file **ret);
 int tarn_file_close(struct tarn_file *file);
-/* A local replica of a sealed chunk is read by the calling thread itself from a passed descriptor. */
+/* A local replica of a sealed chunk is read by the calling thread itself from a passed descriptor. The descriptors belong to the
+ * library: it closes them within a second of the chunk's deletion or move, also while the program does nothing, so that the
+ * disk's space comes back. Who makes duplicates of them (/proc/self/fd, fork) keeps the space until he closes them. */
 ssize_t tarn_pread(struct tarn_file *file, void *buf, size_t n, off_t offset);
 ssize_t tarn_pwrite(struct tarn_file *file, const void *buf, size_t n, off_t offset);
 int tarn_fsync(struct tarn_file *file);
 int tarn_ftruncate(struct tarn_file *file, off_t size);
+
+/* How many bytes this struct tarn has read by which path since it was opened. What a path gives is the same. */
+struct tarn_counters {
+    uint64_t direct;  /* from the file of a chunk on this machine, by a passed descriptor; verified when it was passed (`verify`
+                         in the configuration), not at each read */
+    uint64_t local;   /* from a store on this node, verified at each read, as are the following */
+    uint64_t rack;    /* from a store in the same rack */
+    uint64_t remote;
+    uint64_t written; /* to all copies: counted once */
+};
+int tarn_counters(struct tarn *tarn, struct tarn_counters *ret);
 
 /* An object appears whole at tarn_put_commit, durable on every copy, or not at all; it takes the place of a file there.
  * Missing directories on the way are made. -EISDIR: a directory stands there; -ENOTDIR: a file is on the way. */

@@ -1,9 +1,10 @@
-/* Superblock, journal segment, journal records, index segment. */
+/* Superblock, journal segment, journal records, index segment, the file `verified`. */
 #include "fuzz.h"
 
 #include "common/check.h"
 #include "common/crc.h"
 #include "objstore/layout.h"
+#include "objstore/verified.h"
 
 #define TRY_BYTES_MAX 20000
 
@@ -55,6 +56,22 @@ static void try_block(const uint8_t *data, size_t n)
     (void)index_header_decode(block, INDEX_HEADER_BYTES, &index);
 }
 
+static void try_verified(const uint8_t *data, size_t n)
+{
+    uint8_t copy[VERIFIED_HEADER_BYTES] = {0};
+    struct verified_header header;
+    struct verified_record record;
+    (void)verified_header_decode(data, n, &header);
+    (void)verified_record_decode(data, n, &record);
+    memcpy(copy, data, MIN(n, sizeof copy - 4));
+    put_crc(copy + sizeof copy - 4, copy, sizeof copy - 4);
+    if (verified_header_decode(copy, sizeof copy, &header) == 0)
+        CHECK(strlen(header.boot) < VERIFIED_BOOT_MAX);
+    put_crc(copy, copy + 4, VERIFIED_RECORD_BYTES - 4);
+    if (verified_record_decode(copy, VERIFIED_RECORD_BYTES, &record) == 0)
+        CHECK(record.kind == VERIFIED_RIGHT || record.kind == VERIFIED_GONE);
+}
+
 /* Also with the checksums made right: otherwise hardly an input gets past them. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
@@ -62,6 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
     try_record(data, n);
     try_entry(data, n);
     try_block(data, n);
+    try_verified(data, n);
     if (n < INDEX_ENTRY_BYTES || n > sizeof copy)
         return 0;
     memcpy(copy, data, n);

@@ -106,7 +106,8 @@ static void a_sealed_object_is_read_by_descriptor(struct cluster *cluster)
     user_put(&user, "object", data, n);
     struct file *file = user_open(&user, "object", O_RDONLY);
     int fd = -1, r;
-    while ((r = file_raw_fd(file, &fd)) == -E_NOTSUP) /* until the stores have sealed it */
+    uint64_t chunk = 0;
+    while ((r = file_raw_fd(file, &fd, &chunk)) == -E_NOTSUP) /* until the stores have sealed it */
         expect_equal(io_sleep_ms(cluster->io, 20), 0);
     expect_equal(r, 0);
     uint8_t *back = malloc(n);
@@ -440,7 +441,8 @@ static void a_sparse_chunk_keeps_its_copies_when_sealed(struct cluster *cluster)
     expect_equal(file_close(file), 0);
     file = user_open(&user, "file", O_RDONLY);
     int fd = -1, r;
-    while ((r = file_raw_fd(file, &fd)) == -E_NOTSUP)
+    uint64_t chunk = 0;
+    while ((r = file_raw_fd(file, &fd, &chunk)) == -E_NOTSUP)
         expect_equal(io_sleep_ms(cluster->io, 20), 0);
     expect_equal(r, 0);
     struct stat st;

@@ -4,12 +4,17 @@
 #include "common/err.h"
 #include "common/log.h"
 #include "object.pb-c.h"
+#include "objstore/handover.h"
 #include "objstore/store.h"
+#include "objstore/verified.h"
+#include "objstore/verify.h"
 #include "proto/ops.h"
 
+#include <fcntl.h>
 #include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LENGTH (CELL_BYTES * 20 + 123)
@@ -29,12 +34,12 @@ static int call_simple(struct rpc_client *client, unsigned op, const ProtobufCMe
     return err;
 }
 
-static void put_and_seal(struct rpc_client *client)
+static void put_and_seal(struct rpc_client *client, uint64_t chunk)
 {
     uint32_t crcs[32];
     Tarn__ChunkPut put = TARN__CHUNK_PUT__INIT;
     Tarn__ChunkSeal seal = TARN__CHUNK_SEAL__INIT;
-    put.chunk = seal.chunk = 42;
+    put.chunk = seal.chunk = chunk;
     put.generation = 1;
     put.length = seal.length = LENGTH;
     put.crcs = crcs;
@@ -54,48 +59,209 @@ static void assert_file_is_the_chunk(int fd)
     free(back);
 }
 
-static void script(struct store *store)
+/* What the connection was told. */
+struct told {
+    uint64_t chunk;
+    unsigned n, lost;
+    struct fiber_queue wake;
+};
+
+static void on_push(void *arg, unsigned op, const uint8_t *control, size_t len)
 {
-    struct rpc_client *client = rpc_client_create(io, local, &auth), *tcp = rpc_client_create(io, store_address(store), &auth);
+    struct told *told = arg;
+    Tarn__FdDropped *push = tarn__fd_dropped__unpack(NULL, len, control);
+    assert_int_equal(op, OP_FD_DROPPED);
+    assert_non_null(push);
+    told->chunk = push->chunk;
+    told->n++;
+    tarn__fd_dropped__free_unpacked(push, NULL);
+    fiber_queue_wake_all(&told->wake);
+}
+
+static void on_lost(void *arg)
+{
+    struct told *told = arg;
+    told->lost++;
+    fiber_queue_wake_all(&told->wake);
+}
+
+static int ask(struct rpc_client *client, uint64_t chunk, int *ret_fd)
+{
+    Tarn__ChunkFd request = TARN__CHUNK_FD__INIT;
+    request.chunk = chunk;
+    request.generation = 2;
+    struct rpc_call call = {.op = OP_CHUNK_FD, .request = &request.base, .reply_type = &tarn__chunk_fd_reply__descriptor};
+    int err = rpc_call_fd(client, &call, ret_fd);
+    if (err == 0)
+        assert_int_equal(((Tarn__ChunkFdReply *)call.reply)->length, LENGTH);
+    rpc_call_fini(&call);
+    return err;
+}
+
+static void drop(struct store *store, uint64_t chunk)
+{
+    struct held held;
+    assert_int_equal(store_hold_all(store->volumes[0], chunk, false, true, &held), 0);
+    handover_drop(store, store->volumes[0], chunk);
+    store_release(&held);
+}
+
+static bool is_verified(const struct store *store, uint64_t id)
+{
+    const struct chunk *chunk = map_get(&store->volumes[0]->index.chunks, id);
+    return chunk->verified;
+}
+
+static void a_descriptor_and_a_path(struct store *store, struct rpc_client *client)
+{
+    struct rpc_client *tcp = rpc_client_create(io, store_address(store), &auth);
     Tarn__ChunkFd request = TARN__CHUNK_FD__INIT;
     int fd;
     request.chunk = 42;
     request.generation = 2;
-    struct rpc_call call = {.op = OP_CHUNK_FD, .request = &request.base, .reply_type = &tarn__chunk_fd_reply__descriptor};
-    put_and_seal(client);
+    put_and_seal(client, 42);
     /* Read through while nobody asks for it, so that the first handover need not wait. */
-    const struct chunk *chunk = map_get(&store->volumes[0]->index.chunks, 42);
-    while (!chunk->verified)
+    while (!is_verified(store, 42))
         fiber_yield();
-    assert_int_equal(rpc_call_fd(client, &call, &fd), 0);
-    assert_int_equal(((Tarn__ChunkFdReply *)call.reply)->length, LENGTH);
+    assert_int_equal(ask(client, 42, &fd), 0);
     assert_file_is_the_chunk(fd);
     close(fd);
-    rpc_call_fini(&call);
     request.want_path = true;
-    call = (struct rpc_call){.op = OP_CHUNK_FD, .request = &request.base, .reply_type = &tarn__chunk_fd_reply__descriptor};
+    struct rpc_call call = {.op = OP_CHUNK_FD, .request = &request.base, .reply_type = &tarn__chunk_fd_reply__descriptor};
     assert_int_equal(rpc_call(client, &call), 0);
     assert_int_equal(access(((Tarn__ChunkFdReply *)call.reply)->path, R_OK), 0);
     rpc_call_fini(&call);
     assert_int_equal(call_simple(tcp, OP_CHUNK_FD, &request.base, NULL), -E_NOTSUP);
     request.chunk = 43;
     assert_int_equal(call_simple(client, OP_CHUNK_FD, &request.base, NULL), -E_NOENT);
-    rpc_client_destroy(client);
     rpc_client_destroy(tcp);
+}
+
+static void holders_are_told(struct store *store, struct rpc_client *client)
+{
+    struct rpc_client *other = rpc_client_create(io, local, &auth);
+    struct told told = {0}, told_other = {0};
+    int fd;
+    rpc_client_on_push(client, on_push, on_lost, &told);
+    rpc_client_on_push(other, on_push, on_lost, &told_other);
+    put_and_seal(client, 44);
+    for (unsigned i = 0; i < 2; i++) { /* asked twice: one entry */
+        assert_int_equal(ask(client, 44, &fd), 0);
+        close(fd);
+    }
+    assert_int_equal(ask(other, 44, &fd), 0);
+    close(fd);
+    assert_int_equal(handover_held(store->handover), 3); /* and chunk 42 before */
+    drop(store, 44);
+    while (told.n == 0 || told_other.n == 0)
+        assert_int_equal(fiber_queue_wait(told.n == 0 ? &told.wake : &told_other.wake, 0), 0);
+    assert_int_equal(told.chunk, 44);
+    assert_int_equal(told_other.chunk, 44);
+    assert_int_equal(handover_held(store->handover), 1);
+    drop(store, 44); /* nobody has it any more */
+    assert_int_equal(store->counters.fds_dropped, 2);
+    /* Who has gone holds nothing. */
+    assert_int_equal(ask(other, 42, &fd), 0);
+    close(fd);
+    assert_int_equal(handover_held(store->handover), 2);
+    rpc_client_destroy(other);
+    while (handover_held(store->handover) != 1)
+        fiber_yield();
+    assert_int_equal(told.n, 1);
+    rpc_client_on_push(client, NULL, NULL, NULL);
+}
+
+static void what_rots_is_not_handed_out(struct store *store, struct rpc_client *client)
+{
+    char path[512];
+    int fd;
+    put_and_seal(client, 46);
+    volume_chunk_path(store->volumes[0], 46, path);
+    while (!is_verified(store, 46))
+        fiber_yield();
+    int file = open(path, O_RDWR);
+    assert_int_equal(pwrite(file, "rotten", 6, CELL_BYTES * 3), 6);
+    close(file);
+    /* A read finds it: from now on it does not count as verified, also not after a start on the same boot. */
+    Tarn__ChunkGet get = TARN__CHUNK_GET__INIT;
+    get.chunk = 46;
+    get.offset = CELL_BYTES * 3;
+    get.length = 100;
+    assert_int_equal(call_simple(client, OP_CHUNK_GET, &get.base, NULL), -E_CORRUPT);
+    assert_false(is_verified(store, 46));
+    assert_int_equal(ask(client, 46, &fd), -E_CORRUPT);
+}
+
+static void first_life(struct store *store)
+{
+    struct rpc_client *client = rpc_client_create(io, local, &auth);
+    a_descriptor_and_a_path(store, client);
+    holders_are_told(store, client);
+    what_rots_is_not_handed_out(store, client);
+    rpc_client_destroy(client);
+}
+
+/* The same boot: what was read need not be read again, what was found damaged does not count. */
+static void second_life(struct store *store)
+{
+    struct rpc_client *client = rpc_client_create(io, local, &auth);
+    int fd;
+    assert_true(is_verified(store, 42));
+    assert_true(is_verified(store, 44));
+    assert_false(is_verified(store, 46));
+    assert_int_equal(ask(client, 42, &fd), 0);
+    assert_file_is_the_chunk(fd);
+    close(fd);
+    /* Deleted, and come again under the same number and version: it is another file. */
+    struct held held;
+    assert_int_equal(store_hold_all(store->volumes[0], 44, false, true, &held), 0);
+    assert_int_equal(volume_delete(store->volumes[0], held.chunk), 0);
+    store_release(&held);
+    /* However often one and the same is read and forgotten: the file is written anew and stays small. */
+    struct stat st;
+    char path[512];
+    snprintf(path, sizeof path, "%s/verified", volume_dir);
+    assert_int_equal(store_hold_all(store->volumes[0], 42, false, false, &held), 0);
+    for (unsigned i = 0; i < 2 * VERIFIED_RECORDS_SPARE; i++) {
+        verified_gone(store->volumes[0], held.chunk);
+        verified_note(store->volumes[0], held.chunk);
+    }
+    store_release(&held);
+    assert_int_equal(stat(path, &st), 0);
+    assert_true(st.st_size < VERIFIED_HEADER_BYTES + 2 * VERIFIED_RECORDS_SPARE * VERIFIED_RECORD_BYTES);
+    verify_stop(store->verify);
+    store->verify = NULL; /* nobody reads it ahead */
+    put_and_seal(client, 44);
+    assert_false(is_verified(store, 44));
+    rpc_client_destroy(client);
+}
+
+static void third_life(struct store *store)
+{
+    assert_true(is_verified(store, 42));
+    assert_false(is_verified(store, 44));
+}
+
+static void another_boot(struct store *store)
+{
+    assert_false(is_verified(store, 42));
 }
 
 static void main_fiber(void *arg)
 {
     struct store_options options = {.dir = volume_dir, .auth = &auth, .listen = "tcp:127.0.0.1:0", .local = local,
-                                    .journal_bytes = MIB(8)};
+                                    .journal_bytes = MIB(8), .boot = "this"};
+    void (*const lives[])(struct store *store) = {first_life, second_life, third_life, another_boot};
     struct store *store;
     const char *why;
-    for (unsigned life = 0; life < 2; life++) { /* the second finds what the first left */
+    for (unsigned life = 0; life < ARRAY_SIZE(lives); life++) { /* each finds what the one before left */
+        if (lives[life] == another_boot)
+            options.boot = "another";
         assert_int_equal(store_open(io, &options, &store, &why), 0);
-        assert_int_equal(store_serve(store), 0);
-        if (life == 0)
-            script(store);
-        assert_int_equal(volume_chunks(store->volumes[0]), 1);
+        if (lives[life] != third_life && lives[life] != another_boot)
+            assert_int_equal(store_serve(store), 0);
+        lives[life](store);
+        assert_int_equal(volume_chunks(store->volumes[0]), 3);
         store_stop(store);
     }
     io_stop(io);
