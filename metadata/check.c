@@ -17,6 +17,7 @@ static const struct {
     {"Q", check_room_quotas},
     {"ECRBwZT", check_room_chunks},
     {"dgyo", check_room_disks},
+    {"Mz", check_room_groups},
     {"PuKHhUVpsAF", check_room_sessions},
     {"LWl", check_room_locks},
     {"efr", check_room_leases},

@@ -2,6 +2,7 @@
 #include "check_impl.h"
 #include "chunkmap.h"
 #include "clustermap.h"
+#include "group.h"
 #include "meta.pb-c.h"
 #include "record_view.h"
 
@@ -51,6 +52,22 @@ static int see_disk_recount(struct check *check, const struct key *key, struct k
     struct disk disk;
     if (disk_decode((uint32_t)key_number(key, 0), value.data, value.len, &disk) == 0)
         ((struct chunks *)arg)->recount |= disk.recount != 0;
+    return 0;
+}
+
+static bool group_of(struct check *check, const struct chunk *chunk, struct group *ret)
+{
+    struct key key = key_1(TABLE_GROUP, chunk->group);
+    struct kv_val value;
+    return check_get(check, &key, &value) && group_decode(chunk->group, value.data, value.len, ret) == 0;
+}
+
+/* Coded chunks are counted by what their group bears. */
+static int see_group(struct check *check, const struct key *key, struct kv_val value, void *arg)
+{
+    struct group g;
+    if (group_decode(key_number(key, 0), value.data, value.len, &g) == 0)
+        group_count(&g, 1, ((struct chunks *)arg)->by_copies);
     return 0;
 }
 
@@ -118,6 +135,12 @@ static int see_extent(struct check *check, const struct key *key, struct kv_val 
 static bool owned(struct check *check, const struct chunk *chunk)
 {
     struct kv_val value;
+    if (chunk->kind == CHUNK_CONTAINER)
+        return true; /* of a policy: the pieces' room knows them */
+    if (chunk->kind != CHUNK_DATA) {
+        struct key key = key_1(TABLE_GROUP, chunk->owner);
+        return chunk->owner == chunk->group && check_has(check, &key);
+    }
     if (chunk->flags & CHUNK_PENDING) {
         struct key key = key_2(TABLE_SESSION_CHUNK, chunk->session, chunk->id);
         return check_has(check, &key);
@@ -150,7 +173,9 @@ static void see_replicas(struct check *check, const struct chunks *chunks, const
         ready += (replica->flags & REPLICA_READY) != 0;
         live += (replica->flags & REPLICA_READY) && disk_up(check, replica->disk);
     }
-    if (chunk->state != TARN__CHUNK_STATE__CHUNK_DELETING && ready == 0)
+    struct group g;
+    bool computed = chunk->coded && group_of(check, chunk, &g) && group_level(&g) > 0;
+    if (chunk_counts(chunk) && ready == 0 && !computed)
         check_violation(check, "C4", "chunk %llu has no ready replica", (unsigned long long)chunk->id);
     if (chunk->state != TARN__CHUNK_STATE__CHUNK_DELETING && !chunks->recount && live != chunk->live)
         check_violation(check, "C12", "chunk %llu says that it has %u live copies, it has %u", (unsigned long long)chunk->id,
@@ -174,13 +199,19 @@ static int see_chunk(struct check *check, const struct key *key, struct kv_val v
             check_violation(check, "C10", "chunk %llu is deleted everywhere and still listed", (unsigned long long)chunk.id);
         return 0;
     }
-    chunks->counted++;
-    chunks->by_copies[MIN(chunk.live, (uint8_t)MD_COPIES_MAX)]++;
-    chunks->below_target += chunk.live < chunk.want;
-    struct key endangered = key_2(TABLE_ENDANGERED, chunk.live, chunk.id), open = key_2(TABLE_OPEN_CHUNK, chunk.owner, chunk.id);
-    if (check_has(check, &endangered) != (chunk.live < chunk.want))
+    bool below = chunk_counts(&chunk) && chunk.live < chunk.want;
+    struct group g;
+    uint64_t level = chunk.live;
+    if (chunk.coded && group_of(check, &chunk, &g))
+        level = chunk.live == 0 ? group_level(&g) : g.m + 1u;
+    chunks->counted += chunk_counts(&chunk);
+    if (chunk_counts(&chunk) && !chunk.coded)
+        chunks->by_copies[MIN(chunk.live, (uint8_t)MD_COPIES_MAX)]++;
+    chunks->below_target += below;
+    struct key endangered = key_2(TABLE_ENDANGERED, level, chunk.id), open = key_2(TABLE_OPEN_CHUNK, chunk.owner, chunk.id);
+    if (check_has(check, &endangered) != below)
         check_violation(check, "C12", "chunk %llu has %u live copies of %u wanted and is %s the endangered ones",
-                        (unsigned long long)chunk.id, chunk.live, chunk.want, chunk.live < chunk.want ? "not among" : "among");
+                        (unsigned long long)chunk.id, chunk.live, chunk.want, below ? "not among" : "among");
     if (!owned(check, &chunk))
         check_violation(check, "C11", "chunk %llu belongs to %llu at %llu, which does not have it", (unsigned long long)chunk.id,
                         (unsigned long long)chunk.owner, (unsigned long long)chunk.owner_offset);
@@ -210,7 +241,8 @@ static int see_endangered(struct check *check, const struct key *key, struct kv_
 {
     uint64_t live = key_number(key, 0), id = key_number(key, 1);
     struct chunk chunk;
-    if (!chunk_at(check, id, &chunk) || (live != ENDANGERED_WEAK && chunk.live != live) ||
+    bool known = chunk_at(check, id, &chunk);
+    if (!known || (live != ENDANGERED_WEAK && chunk.live != live && !chunk.coded) || /* its level: see_chunk() */
         chunk.state == TARN__CHUNK_STATE__CHUNK_DELETING)
         check_violation(check, "C12", "chunk %llu is listed as endangered with %llu live copies and is not",
                         (unsigned long long)id, (unsigned long long)live);
@@ -273,6 +305,8 @@ int check_room_chunks(struct check *check)
         err = check_each(check, TABLE_EXTENT, see_extent, &chunks);
     if (err == 0)
         file_end(check, &chunks);
+    if (err == 0)
+        err = check_each(check, TABLE_GROUP, see_group, &chunks);
     if (err == 0)
         err = check_each(check, TABLE_CHUNK, see_chunk, &chunks);
     if (err == 0)

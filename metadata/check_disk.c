@@ -117,7 +117,7 @@ static int see_chunk(struct check *check, const struct key *key, struct kv_val v
     }
     for (unsigned i = 0; i < chunk.n_replicas; i++)
         count_replica(disks, &chunk, &chunk.replicas[i]);
-    if (chunk.state != TARN__CHUNK_STATE__CHUNK_DELETING)
+    if (chunk_counts(&chunk))
         see_need(check, &chunk, disks);
     return 0;
 }

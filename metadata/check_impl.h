@@ -46,6 +46,7 @@ int check_room_links(struct check *check);   /* check_link.c: from an inode up t
 int check_room_quotas(struct check *check);  /* check_quota.c: quotas, flags of access control lists */
 int check_room_chunks(struct check *check);  /* check_chunk.c: extents, chunks, where they are, what is due for them */
 int check_room_disks(struct check *check);   /* check_disk.c: disks, what is counted for them, policies */
+int check_room_groups(struct check *check);  /* check_group.c: parity groups, what waits to be coded */
 int check_room_sessions(struct check *check);/* check_session.c: sessions, handles, kept replies, uploads, roles */
 int check_room_locks(struct check *check);   /* check_lock.c */
 int check_room_leases(struct check *check);  /* check_lease.c: exclusive leases, what is asked back */

@@ -101,6 +101,7 @@ static int see_chunk(struct check *check, const struct key *key, struct kv_val v
     if (chunk_decode(key_number(key, 0), value.data, value.len, &chunk) != 0)
         return 0; /* told by the chunks' room */
     bool counts = chunk.state != TARN__CHUNK_STATE__CHUNK_DELETING && !(chunk.flags & (CHUNK_OF_UPLOAD | CHUNK_PENDING));
+    counts &= chunk.kind == CHUNK_DATA; /* no row of a file names the others */
     if (counts)
         views->references += (1 + (uint64_t)chunk.shares) * check_mix(chunk.id);
     if (chunk.shares > 0 && chunk.state != TARN__CHUNK_STATE__CHUNK_SEALED)

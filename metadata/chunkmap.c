@@ -2,6 +2,9 @@
 
 #include "common/check.h"
 #include "common/err.h"
+#include "group.h"
+#include "group_make.h"
+#include "group_plan.h"
 #include "heal_state.h"
 
 int chunk_get(struct tables *t, uint64_t id, struct chunk *ret)
@@ -83,13 +86,13 @@ static int live_copies(struct tables *t, struct chunk *chunk)
 
 static bool below(const struct chunk *chunk)
 {
-    return chunk->live < chunk->want;
+    return chunk_counts(chunk) && chunk->live < chunk->want;
 }
 
 /* All copies, but too many of them would go with one domain. */
 static bool weak(const struct chunk *chunk)
 {
-    return chunk->counted && !below(chunk) && chunk->spread < chunk->want;
+    return chunk->counted && chunk_counts(chunk) && !below(chunk) && chunk->spread < chunk->want;
 }
 
 /* The sums that only chunks in need are part of. */
@@ -109,20 +112,32 @@ static int count_need(struct tables *t, const struct chunk *chunk, uint64_t step
     return heal_state_put(t, &heal);
 }
 
+/* By what is left: of a coded chunk its group's losses count. */
+static int endangered_level(struct tables *t, const struct chunk *chunk, uint64_t *ret)
+{
+    *ret = chunk->live;
+    return chunk->coded ? group_endangered_level(t, chunk, ret) : 0;
+}
+
 /* Takes the stored row out of the counters and the indexes (sign -1), or the new one in (+1). */
 static int count(struct tables *t, const struct chunk *chunk, int sign)
 {
-    if (chunk->state == TARN__CHUNK_STATE__CHUNK_DELETING)
+    if (!chunk_counts(chunk))
         return 0;
     struct state *s = tables_state(t);
-    uint64_t step = (uint64_t)sign;
+    uint64_t step = (uint64_t)sign, level = ENDANGERED_WEAK;
     s->chunks += step;
-    s->by_copies[MIN(chunk->live, (uint8_t)MD_COPIES_MAX)] += step;
+    if (!chunk->coded) /* its group counts it */
+        s->by_copies[MIN(chunk->live, (uint8_t)MD_COPIES_MAX)] += step;
     int err = count_need(t, chunk, step);
     if (err != 0 || (!below(chunk) && !weak(chunk)))
         return err;
     s->below_target += below(chunk) ? step : 0;
-    struct key key = key_2(TABLE_ENDANGERED, below(chunk) ? chunk->live : ENDANGERED_WEAK, chunk->id);
+    if (below(chunk))
+        err = endangered_level(t, chunk, &level);
+    if (err != 0)
+        return err;
+    struct key key = key_2(TABLE_ENDANGERED, level, chunk->id);
     struct key since = key_2(TABLE_SINCE, chunk->since_ns, chunk->id);
     err = sign > 0 ? tables_put_empty(t, &key) : tables_del(t, &key);
     if (err == 0 && chunk->since_ns != 0)
@@ -157,21 +172,50 @@ static int chunk_recount(struct tables *t, const struct chunk *old, struct chunk
 {
     int err = live_copies(t, chunk);
     chunk->counted = true;
-    bool need = chunk->state != TARN__CHUNK_STATE__CHUNK_DELETING && (below(chunk) || weak(chunk));
+    if (err == 0 && chunk->coded)
+        err = group_refresh(t, chunk);
+    bool need = below(chunk) || weak(chunk);
     chunk->since_ns = !need ? 0 : old->since_ns != 0 ? old->since_ns : t->now;
     return err;
 }
 
-/* A chunk that has fallen to fewer copies than the healing round is at is next (H1). */
-static void heal_comes_first(struct tables *t, const struct chunk *old, const struct chunk *chunk)
+void chunk_heal_first(struct tables *t, uint64_t level, uint64_t id)
 {
     struct state *s = tables_state(t);
-    bool fell = below(chunk) && chunk->live > 0 && chunk->state == TARN__CHUNK_STATE__CHUNK_SEALED &&
-                (old->live != chunk->live || !below(old));
-    if (!fell || s->heal_level < chunk->live || (s->heal_level == chunk->live && s->heal_cursor <= chunk->id))
+    if (level == 0 || s->heal_level < level || (s->heal_level == level && s->heal_cursor <= id))
         return;
-    s->heal_level = chunk->live;
-    s->heal_cursor = chunk->id;
+    s->heal_level = level;
+    s->heal_cursor = id;
+}
+
+/* A chunk that has fallen to fewer copies than the healing round is at is next (H1). */
+static int heal_comes_first(struct tables *t, const struct chunk *old, const struct chunk *chunk)
+{
+    uint64_t level;
+    bool fell = below(chunk) && chunk->state == TARN__CHUNK_STATE__CHUNK_SEALED && (old->live != chunk->live || !below(old));
+    int err = fell ? endangered_level(t, chunk, &level) : 0;
+    if (err == 0 && fell)
+        chunk_heal_first(t, level, chunk->id);
+    return err;
+}
+
+static int chunk_put(struct tables *t, const struct chunk *chunk)
+{
+    _cleanup_(writer_fini) struct writer w = {0};
+    struct key key = key_1(TABLE_CHUNK, chunk->id);
+    chunk_encode(chunk, &w);
+    return tables_put(t, &key, &w);
+}
+
+int chunk_respread(struct tables *t, struct chunk *chunk, uint8_t spread)
+{
+    uint64_t since = chunk->since_ns;
+    int err = count(t, chunk, -1);
+    chunk->spread = spread;
+    chunk->since_ns = !below(chunk) && !weak(chunk) ? 0 : since != 0 ? since : t->now;
+    if (err == 0)
+        err = count(t, chunk, 1);
+    return err == 0 ? chunk_put(t, chunk) : err;
 }
 
 int chunk_save(struct tables *t, struct chunk *chunk)
@@ -192,15 +236,16 @@ int chunk_save(struct tables *t, struct chunk *chunk)
         return err;
     chunk->shares = old.shares; /* changed by chunk_share() and chunk_unshare() alone */
     struct key key = key_1(TABLE_CHUNK, chunk->id);
-    if (chunk->state == TARN__CHUNK_STATE__CHUNK_DELETING && chunk->n_replicas == 0)
-        return tables_del(t, &key);
+    if (chunk->state == TARN__CHUNK_STATE__CHUNK_DELETING && chunk->n_replicas == 0) {
+        err = tables_del(t, &key);
+        return err == 0 ? group_candidate(t, &old, chunk) : err;
+    }
     err = count(t, chunk, 1);
-    if (err != 0)
-        return err;
-    heal_comes_first(t, &old, chunk);
-    _cleanup_(writer_fini) struct writer w = {0};
-    chunk_encode(chunk, &w);
-    return tables_put(t, &key, &w);
+    if (err == 0)
+        err = heal_comes_first(t, &old, chunk);
+    if (err == 0)
+        err = chunk_put(t, chunk);
+    return err == 0 ? group_candidate(t, &old, chunk) : err;
 }
 
 int chunk_task_add(struct tables *t, uint32_t disk, Tarn__ChunkTask__Kind kind,
@@ -231,7 +276,30 @@ uint8_t chunk_target(unsigned wish, unsigned places)
     return (uint8_t)MAX(want, 1u);
 }
 
-int chunk_make(struct tables *t, const struct policy *policy, uint32_t writer, struct chunk *ret)
+/* With a code: as many of the chunks that will be one group as possible on disks that can keep them. */
+static int choose(struct tables *t, const struct placement_map *map, const struct policy *policy,
+                  const struct chunk_place *place, unsigned copies, size_t *ret, unsigned *ret_n)
+{
+    struct placement_request request = {
+        .copies = copies, .domain = policy->domain, .writer = place->writer, .affinity = policy->group};
+    *ret_n = 0;
+    if (policy->code_k != 0 && place->owner != 0 && policy->group == 0 && policy->domain != DOMAIN_DISK &&
+        copies == policy->code_m + 1u) {
+        struct group_plan_slot slot = {.window = place->owner << 20 ^ place->index / policy->code_k,
+                                       .slot = (unsigned)(place->index % policy->code_k),
+                                       .k = policy->code_k,
+                                       .m = policy->code_m,
+                                       .writer = place->writer};
+        int err = group_plan_new(map, &slot, ret, ret_n);
+        if (err != 0)
+            return tables_note(t, err);
+    }
+    if (*ret_n == 0)
+        *ret_n = placement_choose(map, &request, &t->prng, ret);
+    return 0;
+}
+
+int chunk_make(struct tables *t, const struct policy *policy, const struct chunk_place *place, struct chunk *ret)
 {
     _cleanup_(cluster_fini) struct cluster cluster;
     _cleanup_free_ struct placement_disk *disks = NULL;
@@ -242,12 +310,12 @@ int chunk_make(struct tables *t, const struct policy *policy, uint32_t writer, s
     if (err != 0)
         return err;
     /* The target is what the cluster can give now (C20): a small one is not "below target" for ever. */
-    struct placement_request request = {.copies = chunk_target(policy->copies, cluster_places(&cluster)),
-                                        .domain = policy->domain,
-                                        .writer = writer,
-                                        .affinity = policy->group};
+    uint8_t want = chunk_target(policy->copies, cluster_places(&cluster));
     size_t chosen[PLACEMENT_COPIES_MAX];
-    unsigned n = placement_choose(&map, &request, &t->prng, chosen);
+    unsigned n;
+    err = choose(t, &map, policy, place, want, chosen, &n);
+    if (err != 0)
+        return err;
     if (n == 0 && cluster_up(&cluster) == 0)
         return tables_fail(t, -E_UNAVAIL, "none of %zu storage nodes is up", cluster.count);
     if (n == 0)
@@ -255,7 +323,7 @@ int chunk_make(struct tables *t, const struct policy *policy, uint32_t writer, s
                            "none of the storage nodes that are up has room for a chunk");
     *ret = (struct chunk){.id = tables_state(t)->next_chunk++,
                           .state = TARN__CHUNK_STATE__CHUNK_OPEN,
-                          .want = (uint8_t)request.copies,
+                          .want = want,
                           .wish = policy->copies,
                           .domain = policy->domain,
                           .shift = policy->shift,
@@ -292,14 +360,6 @@ int chunk_seal_keep(struct tables *t, struct chunk *chunk, uint64_t length)
     return chunk_seal(t, chunk, length);
 }
 
-static int shares_put(struct tables *t, const struct chunk *chunk)
-{
-    _cleanup_(writer_fini) struct writer w = {0};
-    struct key key = key_1(TABLE_CHUNK, chunk->id);
-    chunk_encode(chunk, &w);
-    return tables_put(t, &key, &w);
-}
-
 int chunk_share(struct tables *t, uint64_t id)
 {
     struct chunk chunk;
@@ -308,7 +368,7 @@ int chunk_share(struct tables *t, uint64_t id)
         return err;
     CHECK(chunk.state == TARN__CHUNK_STATE__CHUNK_SEALED); /* what others name never changes */
     chunk.shares++;
-    return shares_put(t, &chunk);
+    return chunk_put(t, &chunk);
 }
 
 int chunk_unshare(struct tables *t, uint64_t id)
@@ -320,7 +380,7 @@ int chunk_unshare(struct tables *t, uint64_t id)
     if (chunk.shares == 0)
         return chunk_delete(t, &chunk);
     chunk.shares--;
-    return shares_put(t, &chunk);
+    return chunk_put(t, &chunk);
 }
 
 int chunk_replica_drop(struct tables *t, struct chunk *chunk, unsigned index)
@@ -334,7 +394,10 @@ int chunk_replica_drop(struct tables *t, struct chunk *chunk, unsigned index)
 
 int chunk_delete(struct tables *t, struct chunk *chunk)
 {
-    int err = 0;
+    bool stays = false;
+    int err = chunk->group != 0 ? group_member_dies(t, chunk, &stays) : 0;
+    if (err != 0 || stays)
+        return err == 0 ? chunk_save(t, chunk) : err;
     struct key open = key_2(TABLE_OPEN_CHUNK, chunk->owner, chunk->id);
     struct key pending = key_2(TABLE_SESSION_CHUNK, chunk->session, chunk->id);
     if (chunk->state == TARN__CHUNK_STATE__CHUNK_OPEN &&
@@ -393,6 +456,7 @@ void extent_message_fill(const struct extent *extent, const struct chunk *chunk,
     m->chunk = extent->chunk;
     m->chunk_offset = extent->chunk_offset;
     m->generation = chunk->generation;
+    m->group = chunk->coded ? chunk->group : 0;
     m->state = (Tarn__ChunkState)chunk->state;
     m->chunk_length = chunk->state == TARN__CHUNK_STATE__CHUNK_SEALED ? chunk->length : 0;
     m->unsettled = chunk->state == TARN__CHUNK_STATE__CHUNK_SEALED && unsettled(chunk, cluster);

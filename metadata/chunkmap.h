@@ -20,10 +20,20 @@ int chunk_get(struct tables *t, uint64_t id, struct chunk *ret); /* -E_NOENT */
 /* Puts the row and keeps the counters, the endangered index and the reverse index in step. A chunk
  * being deleted without replicas is removed. */
 int chunk_save(struct tables *t, struct chunk *chunk);
+/* Another shard of its group moved: it shares a domain now, or not any more. Puts the row. */
+int chunk_respread(struct tables *t, struct chunk *chunk, uint8_t spread);
+/* A chunk has fallen to a level of safety below where the healing round is: it comes next (H1). */
+void chunk_heal_first(struct tables *t, uint64_t level, uint64_t id);
 unsigned chunk_ready(const struct chunk *chunk); /* replicas that are ready, up or not */
+/* For whom a chunk is made: with a code, chunks of one owner that will be one group are placed for that. */
+struct chunk_place {
+    uint32_t writer; /* node or 0 */
+    uint64_t owner;  /* inode or upload; 0 = nobody's in particular */
+    uint64_t index;  /* of the slot in the file, or in the upload */
+};
 /* A new open chunk on as many disks as the policy asks and there are. -E_NOSPC none has room, -E_UNAVAIL
  * none is up. Not yet saved. */
-int chunk_make(struct tables *t, const struct policy *policy, uint32_t writer, struct chunk *ret);
+int chunk_make(struct tables *t, const struct policy *policy, const struct chunk_place *place, struct chunk *ret);
 /* The number of copies for a wish when there are so many places (C20). */
 uint8_t chunk_target(unsigned wish, unsigned places);
 int chunk_seal(struct tables *t, struct chunk *chunk, uint64_t length);

@@ -456,7 +456,7 @@ int chunk_cmd_upload_chunk(struct tables *t, const void *message)
     struct policy policy = {.copies = upload.copies, .domain = upload.domain, .shift = upload.shift, .group = upload.group,
                             .code_k = upload.code_k, .code_m = upload.code_m, .compress = upload.compress};
     if (err == 0)
-        err = chunk_make(t, &policy, m->writer_node, &chunk);
+        err = chunk_make(t, &policy, &(struct chunk_place){m->writer_node, upload.id, m->index}, &chunk);
     if (err != 0)
         return err;
     chunk.flags = CHUNK_OF_UPLOAD;

@@ -1,6 +1,8 @@
 /* What chunk stores report: finished tasks, and what a disk holds. */
 #include "chunkmap.h"
 #include "common/err.h"
+#include "group.h"
+#include "group_make.h"
 #include "heal.h"
 #include "heal_state.h"
 
@@ -120,8 +122,13 @@ static int done_seal(struct tables *t, struct chunk *chunk, unsigned index,
     int status = err_from_wire(done->status);
     if (!(r->flags & REPLICA_READY) || done->generation != chunk->generation)
         return 0;
-    if (status != 0 && status != -E_NOENT) { /* its disk does not answer for it */
-        if (chunk_ready(chunk) > 1)
+    bool others = false; /* a shard whose bytes are not all there is computed again */
+    int err = group_can_rebuild(t, chunk, &others);
+    bool short_shard = others && (status == -E_NOENT ? 0 : done->length) != chunk->length;
+    if (err != 0)
+        return err;
+    if ((status != 0 && status != -E_NOENT) || short_shard) { /* its disk does not answer for it */
+        if (chunk_ready(chunk) > 1 || others)
             return chunk_replica_drop(t, chunk, index);
         r->flags |= REPLICA_SEAL_AGAIN; /* C4 keeps it, and without its seal it cannot be copied */
         chunk->heal_after_ns = t->now + COPY_RETRY_NS;
@@ -156,7 +163,8 @@ static int done_copy(struct tables *t, struct chunk *chunk, unsigned index,
 /* A report about a chunk that is gone, or does not count this disk among its own. */
 static int done_stray(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone *done)
 {
-    if (done->kind != TARN__CHUNK_TASK__KIND__COPY || done->status != 0)
+    bool wrote = done->kind == TARN__CHUNK_TASK__KIND__COPY || done->kind == TARN__CHUNK_TASK__KIND__BUILD;
+    if (!wrote || done->status != 0)
         return 0;
     struct chunk gone = {.id = done->chunk, .generation = done->generation};
     return chunk_task_add(t, disk, TARN__CHUNK_TASK__KIND__DELETE, &gone);
@@ -171,6 +179,10 @@ static int done_apply(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone
     int index = err == -E_NOENT ? -1 : find_replica(&chunk, disk);
     if (index < 0)
         return done_stray(t, disk, done);
+    if (done->kind == TARN__CHUNK_TASK__KIND__BUILD)
+        return group_done_build(t, &chunk, (unsigned)index, done);
+    if (done->kind == TARN__CHUNK_TASK__KIND__VERIFY)
+        return group_done_verify(t, &chunk, (unsigned)index, done);
     switch (done->kind) {
     case TARN__CHUNK_TASK__KIND__SEAL:
     case TARN__CHUNK_TASK__KIND__SEAL_KEEP:
@@ -194,6 +206,8 @@ static int done_apply(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone
         err = heal_rate_add(t, done->length);
     if (err == 0)
         err = chunk_save(t, &chunk);
+    if (err == 0 && copied && chunk.group != 0 && !chunk.coded)
+        return group_done_copy(t, &chunk, disk);
     /* A copy that has come, or a seal that has been answered, may make another one superfluous. */
     bool surplus = chunk.state == TARN__CHUNK_STATE__CHUNK_SEALED && chunk_ready(&chunk) > chunk.want;
     return err == 0 && surplus && done->kind != TARN__CHUNK_TASK__KIND__DELETE ? heal_trim(t, &chunk) : err;
@@ -270,8 +284,11 @@ static int inventory_expect(struct tables *t, const struct inventory_of *of, uin
     int index = find_replica(&chunk, of->disk);
     if (index < 0 || !(chunk.replicas[index].flags & REPLICA_READY) || id >= of->join_chunk)
         return 0;
-    bool open = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN, again = false;
-    if (held_is_good(t, &chunk, (unsigned)index, held) || chunk_ready(&chunk) == 1) {
+    bool open = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN, again = false, others = false;
+    err = group_can_rebuild(t, &chunk, &others);
+    if (err != 0)
+        return err;
+    if (held_is_good(t, &chunk, (unsigned)index, held) || (chunk_ready(&chunk) == 1 && !others)) {
         err = chunk_seal_again(t, &chunk, &again); /* C4: the last complete copy is never given up */
         return err == 0 && again ? chunk_save(t, &chunk) : err;
     }

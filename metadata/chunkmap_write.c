@@ -184,7 +184,8 @@ static int write_clone(struct tables *t, struct write_plan *plan)
 static int write_new(struct tables *t, struct write_plan *plan, uint32_t writer)
 {
     struct chunk chunk;
-    int err = chunk_make(t, &plan->policy, writer, &chunk);
+    struct chunk_place place = {writer, plan->inode.ino, plan->extent.offset >> plan->policy.shift};
+    int err = chunk_make(t, &plan->policy, &place, &chunk);
     if (err != 0)
         return err;
     if (plan->inline_data)

@@ -4,6 +4,7 @@
 #include "chunkmap.h"
 #include "clustermap.h"
 #include "common/err.h"
+#include "group.h"
 #include "heal.h"
 #include "jobq.h"
 #include "lease_rows.h"
@@ -87,6 +88,7 @@ static const struct command commands[] = {
      CTX(Tarn__TopologySet), 0},
     {OP_POLICY_GET, "POLICY_GET", &tarn__policy_get__descriptor, policy_query_get,
      CTX(Tarn__PolicyGet), COMMAND_QUERY},
+    {OP_GROUP_GET, "GROUP_GET", &tarn__group_get__descriptor, group_query_get, CTX(Tarn__GroupGet), COMMAND_QUERY},
     {OP_HEAL_STATUS, "HEAL_STATUS", &tarn__heal_status__descriptor, heal_query_status,
      CTX(Tarn__HealStatus), COMMAND_QUERY},
     {OP_QUOTA_SET, "QUOTA_SET", &tarn__quota_set__descriptor, quota_cmd_set, CTX(Tarn__QuotaSet),

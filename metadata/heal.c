@@ -2,6 +2,8 @@
 
 #include "common/check.h"
 #include "common/err.h"
+#include "group.h"
+#include "group_make.h"
 #include "heal_impl.h"
 #include "namespace.h"
 #include "quota.h"
@@ -46,7 +48,7 @@ int healer_init(struct healer *h, struct tables *t, enum heal_kind kind)
 }
 
 /* ------------------------------------------------------------------ one chunk */
-void healer_view(const struct chunk *chunk, const struct policy *policy, struct heal_chunk *ret)
+int healer_view(struct tables *t, const struct chunk *chunk, const struct policy *policy, struct heal_chunk *ret)
 {
     *ret = (struct heal_chunk){.want = chunk->want,
                                .domain = chunk->domain,
@@ -60,6 +62,9 @@ void healer_view(const struct chunk *chunk, const struct policy *policy, struct 
                                                  .copying = r->flags & REPLICA_COPYING,
                                                  .leaving = r->flags & REPLICA_LEAVING};
     }
+    ret->coded = chunk->coded;
+    int err = group_can_rebuild(t, chunk, &ret->can_build);
+    return err == 0 && chunk->coded ? group_apart(t, chunk, ret->apart, &ret->n_apart) : err;
 }
 
 /* The copy's share of the disk's time at the rate we allow. */
@@ -81,18 +86,21 @@ static int busy_add(struct healer *h, size_t index, uint64_t bytes)
 int healer_copy(struct healer *h, struct chunk *chunk, size_t target, size_t source)
 {
     CHECK(chunk->n_replicas < MD_REPLICAS_MAX);
+    bool build = source == SIZE_MAX;
     chunk->replicas[chunk->n_replicas++] = (struct chunk_replica){
-        .disk = h->disks[target].id, .flags = REPLICA_COPYING, .source = h->disks[source].id};
-    int err = chunk_task_add(h->t, h->disks[target].id, TARN__CHUNK_TASK__KIND__COPY, chunk);
+        .disk = h->disks[target].id, .flags = REPLICA_COPYING, .source = build ? 0 : h->disks[source].id};
+    int err = chunk_task_add(h->t, h->disks[target].id,
+                             build ? TARN__CHUNK_TASK__KIND__BUILD : TARN__CHUNK_TASK__KIND__COPY, chunk);
     if (err == 0)
         err = busy_add(h, target, chunk->length);
-    if (err == 0)
-        err = busy_add(h, source, chunk->length);
     h->copies++;
     h->cluster.disks[target].copying++;
-    h->cluster.disks[source].sources++;
     placement_use(&h->map, target, (int64_t)chunk->length);
     look_busy(h, target);
+    if (err != 0 || build) /* its sources are read a k-th each: no disk of them is the bottleneck */
+        return err;
+    err = busy_add(h, source, chunk->length);
+    h->cluster.disks[source].sources++;
     look_busy(h, source);
     return err;
 }
@@ -112,13 +120,18 @@ int healer_chunk(struct healer *h, struct chunk *chunk, bool may_add, bool impro
 {
     *ret = (struct heal_decision){0};
     /* C8: an open chunk is not copied: its writers would not know. It is when it is sealed. */
-    if (chunk->state != TARN__CHUNK_STATE__CHUNK_SEALED)
+    if (chunk->state != TARN__CHUNK_STATE__CHUNK_SEALED || !chunk_counts(chunk))
         return 0;
     struct heal_chunk view;
     bool changed = false;
     int err = chunk_seal_again(h->t, chunk, &changed);
-    healer_view(chunk, NULL, &view);
+    if (err == 0)
+        err = healer_view(h->t, chunk, NULL, &view);
+    if (err != 0)
+        return err;
     heal_decide(&view, &h->map, improve, &h->t->prng, ret);
+    if (chunk->group != 0 && !chunk->coded) /* its group is being made from copies that are there now */
+        ret->drop = 0;
     if (err == 0)
         err = carry_out(h, chunk, ret, may_add);
     changed |= ret->drop != 0 || (may_add && ret->n_add > 0);
@@ -271,6 +284,8 @@ int heal_step(struct tables *t)
         err = snapshot_step(t);
     if (err == 0)
         err = recount_next(t);
+    if (err == 0)
+        err = group_step(t);
     if (err == 0 && !endangered_waits(t, t->now))
         err = heal_endangered(t);
     return err == 0 ? heal_move_step(t) : err;
@@ -302,5 +317,5 @@ bool heal_due(struct tables *t, uint64_t now)
     for (size_t i = 0; i < cluster.n_disks; i++)
         if (cluster.disks[i].recount != 0)
             return true;
-    return endangered_due(t, &cluster, now) || heal_move_due(t, &cluster, &heal, now);
+    return group_step_due(t, &heal, now) || endangered_due(t, &cluster, now) || heal_move_due(t, &cluster, &heal, now);
 }

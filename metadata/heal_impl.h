@@ -30,8 +30,8 @@ struct healer {
 int healer_init(struct healer *h, struct tables *t, enum heal_kind kind);
 void healer_fini(struct healer *h);
 /* The chunk as the pure code sees it. `policy` NULL: no affinity. */
-void healer_view(const struct chunk *chunk, const struct policy *policy, struct heal_chunk *ret);
-/* Gives out one COPY. Not yet saved. */
+int healer_view(struct tables *t, const struct chunk *chunk, const struct policy *policy, struct heal_chunk *ret);
+/* Gives out one COPY, or with `source` SIZE_MAX a BUILD from the others of its group. Not yet saved. */
 int healer_copy(struct healer *h, struct chunk *chunk, size_t target, size_t source);
 /* Decides and carries out, and saves when something changed. `may_add` false: copies only leave. */
 int healer_chunk(struct healer *h, struct chunk *chunk, bool may_add, bool improve, struct heal_decision *ret);

@@ -8,6 +8,7 @@
  *   weak:    chunks in too few domains, once for every change of the cluster map
  *   balance: the chunks of the fullest disk, until all disks are within two points of the average */
 #include "common/err.h"
+#include "group_make.h"
 #include "heal_impl.h"
 #include "namespace.h"
 
@@ -53,18 +54,22 @@ static int walk_chunk(struct walk *w, const struct row *row)
 {
     struct chunk chunk;
     struct heal_decision decision;
-    if (chunk_decode(key_number(&row->key, 0), row->value, row->len, &chunk) != 0)
-        return tables_corrupt(w->h.t, &row->key, "chunk");
+    /* As it is now: a chunk before it in this step may have changed their group. */
+    int err = chunk_get(w->h.t, key_number(&row->key, 0), &chunk);
+    if (err != 0)
+        return err == -E_NOENT ? 0 : err;
     struct chunk before = chunk;
-    int err = 0;
     /* Rows of version 1 do not say whether their number of copies was a file's own: they keep it. */
-    bool of_file = !(chunk.flags & (CHUNK_OF_UPLOAD | CHUNK_PENDING)) && !w->counting &&
+    bool of_file = !(chunk.flags & (CHUNK_OF_UPLOAD | CHUNK_PENDING)) && !w->counting && chunk.kind == CHUNK_DATA &&
                    chunk.state != TARN__CHUNK_STATE__CHUNK_DELETING;
+    if (!chunk_counts(&chunk) && chunk.state != TARN__CHUNK_STATE__CHUNK_DELETING)
+        return 0;
     if (of_file)
         err = owner_policy(w, &chunk);
     if (err == 0 && of_file && w->known) {
         chunk.wish = w->policy.copies;
         chunk.domain = w->policy.domain;
+        err = group_follow(w->h.t, &chunk, &w->policy);
     }
     chunk.want = chunk_target(chunk.wish, w->places);
     bool same = chunk.counted && chunk.wish == before.wish && chunk.want == before.want && chunk.domain == before.domain;
@@ -269,6 +274,8 @@ static int chunk_policy(struct tables *t, const struct chunk *chunk, struct poli
 {
     _cleanup_(inode_fini) struct inode inode = {0};
     policy_default(ret);
+    if (chunk->kind != CHUNK_DATA) /* it has no file */
+        return 0;
     int err = ns_inode_get(t, chunk->owner, &inode);
     if (err == 0)
         err = policy_of(t, &inode, ret);
@@ -282,12 +289,14 @@ static int balance_chunk(struct healer *h, uint64_t id, size_t source, struct he
     struct heal_chunk view;
     int err = chunk_get(h->t, id, &chunk);
     if (err != 0 || chunk.state != TARN__CHUNK_STATE__CHUNK_SEALED || chunk.length == 0 ||
-        chunk.heal_after_ns > h->t->now)
+        chunk.heal_after_ns > h->t->now || !chunk_counts(&chunk) || (chunk.group != 0 && !chunk.coded))
         return err;
     err = chunk_policy(h->t, &chunk, &policy);
     if (err != 0)
         return err;
-    healer_view(&chunk, &policy, &view);
+    err = healer_view(h->t, &chunk, &policy, &view);
+    if (err != 0)
+        return err;
     size_t target = heal_balance_target(&view, &h->map, source, &h->t->prng);
     if (target == SIZE_MAX)
         return 0;

@@ -14,6 +14,7 @@ struct view {
     unsigned usable;  /* copies that live and stay, or come */
     unsigned copying; /* of these */
     unsigned draining_ready;
+    bool readable; /* some disk that is up has a verified copy */
     bool wait;
 };
 
@@ -36,6 +37,7 @@ static struct view look(const struct heal_chunk *chunk, const struct placement_m
         if (!disk->up)
             continue;
         v.draining_ready += r->ready && disk->draining;
+        v.readable |= r->ready && r->sealed;
         if (disk->draining)
             continue;
         v.usable++;
@@ -57,23 +59,36 @@ static void drop_lost(const struct heal_chunk *chunk, const struct placement_map
 }
 
 /* ---- surplus */
+/* Where the others of its group are; `disks` has room for them and the copies. */
+static unsigned apart(const struct heal_chunk *chunk, const struct placement_map *map, size_t *disks)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < chunk->n_apart; i++) {
+        size_t at = placement_find(map, chunk->apart[i]);
+        if (at != SIZE_MAX)
+            disks[n++] = at;
+    }
+    return n;
+}
+
 static unsigned spread_without(const struct view *v, enum domain domain, unsigned left_out)
 {
-    size_t disks[PLACEMENT_COPIES_MAX];
-    unsigned n = 0;
+    size_t disks[PLACEMENT_COPIES_MAX + PLACEMENT_MEMBERS_MAX];
+    unsigned n = apart(v->chunk, v->map, disks);
     for (unsigned i = 0; i < v->n_keepers; i++)
         if (i != left_out)
             disks[n++] = v->keepers[i].disk;
     return placement_spread(v->map, domain, disks, n);
 }
 
-/* The keeper that is missed least: domains first, then racks, then the fullest disk. */
+/* The keeper that is missed least: domains first, then nodes, racks, and then the fullest disk. */
 static unsigned least_missed(const struct view *v)
 {
     unsigned best = 0;
     uint64_t best_value = 0;
     for (unsigned i = 0; i < v->n_keepers; i++) {
-        uint64_t value = (uint64_t)spread_without(v, v->chunk->domain, i) << 40 |
+        uint64_t value = (uint64_t)spread_without(v, v->chunk->domain, i) << 48 |
+                         (uint64_t)spread_without(v, DOMAIN_NODE, i) << 40 |
                          (uint64_t)spread_without(v, DOMAIN_RACK, i) << 32 |
                          placement_fill(&v->map->disks[v->keepers[i].disk]);
         if (value >= best_value) {
@@ -134,8 +149,15 @@ static struct placement_request request(const struct view *v, unsigned copies)
 {
     struct placement_request request = {
         .copies = copies, .domain = v->chunk->domain, .affinity = v->chunk->affinity};
-    for (unsigned i = 0; i < v->chunk->n; i++)
-        request.held[request.n_held++] = v->chunk->replicas[i].disk;
+    /* A shard's own copies do not stay together, so they may share a node for a while; others of its group not. */
+    const struct heal_chunk *chunk = v->chunk;
+    request.apart = chunk->coded && chunk->want == 1 && chunk->domain != DOMAIN_DISK;
+    for (unsigned i = 0; i < chunk->n_apart && chunk->want == 1; i++)
+        request.held[request.n_held++] = chunk->apart[i];
+    for (unsigned i = 0; i < chunk->n && request.n_held < PLACEMENT_MEMBERS_MAX; i++) {
+        request.held[request.n_held++] = chunk->replicas[i].disk;
+        request.n_loose += request.apart;
+    }
     return request;
 }
 
@@ -146,7 +168,7 @@ static void add(const struct view *v, unsigned copies, struct prng *prng, struct
     unsigned places = placement_choose(v->map, &wish, prng, d->targets);
     for (; d->n_add < places; d->n_add++) {
         size_t from = source(v, d);
-        if (from == SIZE_MAX)
+        if (from == SIZE_MAX && !(v->chunk->can_build && !v->readable))
             break;
         d->sources[d->n_add] = from;
     }
@@ -156,12 +178,12 @@ static void add(const struct view *v, unsigned copies, struct prng *prng, struct
 /* One more copy when it brings a new domain; the surplus goes when it has come. */
 static void improve_spread(const struct view *v, struct prng *prng, struct heal_decision *d)
 {
-    size_t disks[PLACEMENT_COPIES_MAX];
-    unsigned n = 0;
-    for (; n < v->n_keepers; n++)
-        disks[n] = v->keepers[n].disk;
+    size_t disks[PLACEMENT_COPIES_MAX + PLACEMENT_MEMBERS_MAX];
+    unsigned n = apart(v->chunk, v->map, disks), wanted = v->chunk->want + n;
+    for (unsigned i = 0; i < v->n_keepers; i++)
+        disks[n++] = v->keepers[i].disk;
     unsigned before = placement_spread(v->map, v->chunk->domain, disks, n);
-    if (before >= v->chunk->want || n >= PLACEMENT_COPIES_MAX)
+    if (before >= wanted || v->n_keepers >= PLACEMENT_COPIES_MAX)
         return;
     add(v, 1, prng, d);
     if (d->n_add == 0)
@@ -231,27 +253,32 @@ size_t heal_balance_target(const struct heal_chunk *chunk, const struct placemen
 {
     struct view v = look(chunk, map);
     struct placement_request wish = {.copies = 1, .domain = chunk->domain, .emptiest = true};
-    size_t others[PLACEMENT_COPIES_MAX], now[PLACEMENT_COPIES_MAX], target;
-    unsigned n = 0;
+    size_t others[PLACEMENT_COPIES_MAX + PLACEMENT_MEMBERS_MAX], now[PLACEMENT_COPIES_MAX + PLACEMENT_MEMBERS_MAX], target;
+    unsigned n = 0, n_now = 0;
     bool holds = false;
     /* A chunk with anything under way, or of an affinity group, stays. */
     if (v.n_keepers != chunk->n || v.n_keepers != chunk->want || chunk->affinity != 0)
         return SIZE_MAX;
+    wish.apart = chunk->coded && chunk->domain != DOMAIN_DISK;
+    n = n_now = apart(chunk, map, now);
+    memcpy(others, now, n * sizeof *others);
+    for (unsigned i = 0; i < n; i++)
+        wish.held[wish.n_held++] = map->disks[now[i]].id;
     for (unsigned i = 0; i < v.n_keepers; i++) {
-        now[i] = v.keepers[i].disk;
-        if (now[i] == source) {
+        size_t keeper = now[n_now++] = v.keepers[i].disk;
+        if (keeper == source) {
             holds = true;
             continue;
         }
-        others[n++] = now[i];
-        wish.held[wish.n_held++] = map->disks[now[i]].id;
+        others[n++] = keeper;
+        wish.held[wish.n_held++] = map->disks[keeper].id;
     }
     if (!holds || placement_choose(map, &wish, prng, &target) == 0 || target == source)
         return SIZE_MAX;
     if (placement_fill(&map->disks[target]) + BALANCE_GAIN >= placement_fill(&map->disks[source]))
         return SIZE_MAX;
     others[n++] = target;
-    bool kept = placement_spread(map, chunk->domain, others, n) >= placement_spread(map, chunk->domain, now, v.n_keepers) &&
-                placement_spread(map, DOMAIN_RACK, others, n) >= placement_spread(map, DOMAIN_RACK, now, v.n_keepers);
+    bool kept = placement_spread(map, chunk->domain, others, n) >= placement_spread(map, chunk->domain, now, n_now) &&
+                placement_spread(map, DOMAIN_RACK, others, n) >= placement_spread(map, DOMAIN_RACK, now, n_now);
     return kept ? target : SIZE_MAX;
 }

@@ -17,6 +17,12 @@ struct heal_chunk {
     uint64_t affinity;
     unsigned n;
     struct heal_replica replicas[PLACEMENT_COPIES_MAX];
+    /* Of a shard: the live disks of the others of its group; no copy goes to one of their nodes (with DOMAIN_DISK:
+     * disks). */
+    bool coded;
+    bool can_build; /* enough of them are live to compute it */
+    unsigned n_apart;
+    uint32_t apart[PLACEMENT_MEMBERS_MAX];
 };
 /* Everything that is to change now; all zero = nothing. */
 struct heal_decision {
@@ -25,7 +31,7 @@ struct heal_decision {
     uint16_t drop; /* bit i: replicas[i] leaves */
     unsigned n_add;
     size_t targets[PLACEMENT_COPIES_MAX]; /* indices of disks */
-    size_t sources[PLACEMENT_COPIES_MAX];
+    size_t sources[PLACEMENT_COPIES_MAX]; /* SIZE_MAX: it is computed from the others of its group */
 };
 /* `improve`: also make a copy in another domain when too few domains have one. */
 void heal_decide(const struct heal_chunk *chunk, const struct placement_map *map, bool improve,

@@ -18,7 +18,8 @@ static void fields(struct heal_state *s, uint64_t *out[20])
 
 static size_t extras(struct heal_state *s, uint64_t *ret[EXTRAS_MAX])
 {
-    uint64_t *const all[] = {&s->groups, &s->coding, &s->ghosts};
+    uint64_t *const all[] = {&s->groups,        &s->coding,     &s->ghosts,   &s->uncoded,
+                             &s->code_after_ns, &s->code_epoch, &s->code_room, &s->code_next};
     memcpy(ret, all, sizeof all);
     return ARRAY_SIZE(all);
 }

@@ -29,6 +29,10 @@ struct heal_state {
     uint64_t groups; /* parity groups that are coded */
     uint64_t coding; /* … that are being made, or made anew */
     uint64_t ghosts; /* dead chunks that stay because others are computed from them */
+    uint64_t uncoded;       /* chunks that wait to be coded for which there are too few nodes */
+    uint64_t code_after_ns; /* the list of what is to be coded is not looked at before */
+    uint64_t code_epoch;    /* of the cluster when those without enough nodes were looked at */
+    uint64_t code_room, code_next; /* where in that list the next step goes on */
 };
 void heal_state_encode(const struct heal_state *s, struct writer *w);
 int heal_state_decode(const void *data, size_t n, struct heal_state *ret);

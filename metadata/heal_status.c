@@ -82,7 +82,7 @@ static void next_action(struct answer *a)
     else if (r->weak > 0)
         text = "add nodes in other racks or sites: some chunks have all copies but share a failure domain";
     else if (r->reduced > 0)
-        text = "add nodes: there are fewer than the copies that policies ask for";
+        text = "add nodes: there are fewer than the copies or the codes that policies ask for";
     for (size_t i = 0; i < r->n_draining; i++)
         if (strcmp(text, "nothing to do") == 0)
             text = r->draining[i]->safe_to_remove ? "remove the drained nodes: no chunk depends on them"
@@ -113,7 +113,10 @@ static int fill(struct tables *t, struct answer *a)
     r->lost = t->state.by_copies[0];
     r->tasks = t->state.tasks;
     r->weak = a->heal.weak;
-    r->reduced = a->heal.reduced;
+    r->reduced = a->heal.reduced + a->heal.uncoded;
+    r->groups = a->heal.groups;
+    r->coding = a->heal.coding;
+    r->ghosts = a->heal.ghosts;
     r->missing_bytes = a->heal.missing_bytes;
     r->copied_bytes = a->heal.copied_bytes;
     r->rate = a->heal.rate;

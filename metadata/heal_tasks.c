@@ -1,12 +1,21 @@
 /* The tasks of a node, as messages. */
 #include "chunkmap.h"
 #include "common/err.h"
+#include "group.h"
 #include "heal.h"
 
 struct task_message {
     Tarn__ChunkTask task;
     Tarn__Replica replicas[MD_REPLICAS_MAX];
     Tarn__Replica *pointers[MD_REPLICAS_MAX];
+    struct build_message *build; /* owned */
+};
+/* What a shard is computed from. */
+struct build_message {
+    Tarn__Shard shards[EC_SHARDS_MAX];
+    Tarn__Shard *pointers[EC_SHARDS_MAX];
+    Tarn__Replica replicas[EC_SHARDS_MAX][MD_REPLICAS_MAX];
+    Tarn__Replica *replica_pointers[EC_SHARDS_MAX][MD_REPLICAS_MAX];
 };
 
 /* The disk that was chosen as the source comes first; the others are there if it fails. */
@@ -22,6 +31,73 @@ static void source_first(const struct chunk *chunk, uint32_t target, Tarn__Chunk
             m->from[i] = m->from[0];
             m->from[0] = first;
         }
+}
+
+/* Verified copies on disks that are up, those of the node that asks first: they cost no network. */
+static size_t live_replicas(const struct chunk *chunk, const struct cluster *cluster, uint32_t near, Tarn__Replica *out,
+                            Tarn__Replica **pointers)
+{
+    size_t n = 0;
+    for (unsigned i = 0; i < chunk->n_replicas; i++) {
+        const struct chunk_replica *r = &chunk->replicas[i];
+        const struct disk *disk = cluster_disk(cluster, r->disk);
+        if (!(r->flags & REPLICA_READY) || !(r->flags & REPLICA_SEALED) || disk == NULL || !disk->up)
+            continue;
+        replica_message(r, cluster, &out[n]);
+        pointers[n] = &out[n];
+        if (disk->node == near && n > 0) {
+            pointers[n] = pointers[0];
+            pointers[0] = &out[n];
+        }
+        n++;
+    }
+    return n;
+}
+
+static int source_fill(struct tables *t, uint64_t id, unsigned index, uint32_t node, const struct cluster *cluster,
+                       struct build_message *b, size_t *n)
+{
+    struct chunk chunk = {0};
+    Tarn__Shard *shard = &b->shards[*n];
+    tarn__shard__init(shard);
+    shard->index = index;
+    int err = id != 0 ? chunk_get(t, id, &chunk) : 0;
+    if (err != 0)
+        return err == -E_NOENT ? 0 : err;
+    shard->chunk = id;
+    shard->generation = chunk.generation;
+    shard->length = chunk.length;
+    shard->replicas = b->replica_pointers[index];
+    shard->n_replicas = live_replicas(&chunk, cluster, node, b->replicas[index], b->replica_pointers[index]);
+    if (id == 0 || shard->n_replicas > 0)
+        b->pointers[(*n)++] = shard;
+    return 0;
+}
+
+/* G6: parity that is being made comes from the data it is made for; a lost shard from any that are live. Shards of
+ * the two are never mixed. */
+static int build_fill(struct tables *t, const struct chunk *chunk, uint32_t node, const struct cluster *cluster,
+                      struct task_message *out)
+{
+    struct group g;
+    int err = group_get(t, chunk->group, &g);
+    if (err != 0)
+        return err == -E_NOENT ? 0 : err;
+    out->build = calloc(1, sizeof *out->build);
+    if (out->build == NULL)
+        return tables_note(t, -E_NOMEM);
+    bool making = chunk->flags & CHUNK_MAKING;
+    const struct group_shard *shards = making ? g.next : g.shards;
+    Tarn__ChunkTask *m = &out->task;
+    for (unsigned i = 0; i < (making ? g.k : group_shards(&g)) && err == 0; i++)
+        if (shards[i].chunk != chunk->id)
+            err = source_fill(t, shards[i].chunk, i, node, cluster, out->build, &m->n_sources);
+    m->sources = out->build->pointers;
+    m->k = g.k;
+    m->m = g.m;
+    m->shard = chunk->shard;
+    m->background = making;
+    return err;
 }
 
 static int task_fill(struct tables *t, const struct row *row, uint32_t node, const struct cluster *cluster,
@@ -40,20 +116,16 @@ static int task_fill(struct tables *t, const struct row *row, uint32_t node, con
     m->disk = task.disk != 0 ? task.disk : node;
     m->from = out->pointers;
     struct chunk chunk;
-    if (task.kind != TARN__CHUNK_TASK__KIND__COPY)
+    m->background = task.kind == TARN__CHUNK_TASK__KIND__VERIFY;
+    if (task.kind != TARN__CHUNK_TASK__KIND__COPY && task.kind != TARN__CHUNK_TASK__KIND__BUILD)
         return 0;
     int err = chunk_get(t, task.chunk, &chunk);
     if (err != 0) /* gone: without a source the store reports failure and the task ends */
         return err == -E_NOENT ? 0 : err;
-    for (unsigned i = 0; i < chunk.n_replicas; i++) {
-        const struct chunk_replica *r = &chunk.replicas[i];
-        const struct disk *disk = cluster_disk(cluster, r->disk);
-        if (!(r->flags & REPLICA_READY) || !(r->flags & REPLICA_SEALED) || disk == NULL || !disk->up)
-            continue;
-        replica_message(r, cluster, &out->replicas[m->n_from]);
-        out->pointers[m->n_from] = &out->replicas[m->n_from];
-        m->n_from++;
-    }
+    if (task.kind == TARN__CHUNK_TASK__KIND__BUILD)
+        return build_fill(t, &chunk, node, cluster, out);
+    m->background = chunk.live >= chunk.want;
+    m->n_from = live_replicas(&chunk, cluster, 0, out->replicas, out->pointers);
     source_first(&chunk, m->disk, m);
     return 0;
 }
@@ -78,5 +150,8 @@ int heal_node_tasks(struct tables *t, uint32_t node, size_t max)
     }
     reply.tasks = pointers;
     reply.n_tasks = rows.count;
-    return err == 0 ? tables_reply(t, &reply.base) : err;
+    err = err == 0 ? tables_reply(t, &reply.base) : err;
+    for (size_t i = 0; i < rows.count && tasks != NULL; i++)
+        free(tasks[i].build);
+    return err;
 }

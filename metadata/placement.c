@@ -113,7 +113,8 @@ struct choice {
     const struct placement_request *request;
     struct prng *prng;
     unsigned n; /* held and chosen */
-    size_t taken[2 * PLACEMENT_COPIES_MAX];
+    size_t taken[2 * PLACEMENT_MEMBERS_MAX];
+    bool loose[2 * PLACEMENT_MEMBERS_MAX]; /* its node is not taken */
 };
 
 static bool candidate(const struct choice *c, size_t index)
@@ -121,7 +122,8 @@ static bool candidate(const struct choice *c, size_t index)
     if (!placement_usable(&c->map->disks[index]))
         return false;
     for (unsigned i = 0; i < c->n; i++)
-        if (c->taken[i] == index)
+        if (c->taken[i] == index ||
+            (c->request->apart && !c->loose[i] && c->map->disks[c->taken[i]].node == c->map->disks[index].node))
             return false;
     return true;
 }
@@ -293,12 +295,14 @@ static size_t next(const struct choice *c, bool first)
 unsigned placement_choose(const struct placement_map *map, const struct placement_request *request,
                           struct prng *prng, size_t *ret)
 {
-    CHECK(request->copies <= PLACEMENT_COPIES_MAX && request->n_held <= PLACEMENT_COPIES_MAX);
+    CHECK(request->copies <= PLACEMENT_MEMBERS_MAX && request->n_held <= PLACEMENT_MEMBERS_MAX);
     struct choice c = {.map = map, .request = request, .prng = prng};
     for (unsigned i = 0; i < request->n_held; i++) {
         size_t at = placement_find(map, request->held[i]);
-        if (at != SIZE_MAX)
-            c.taken[c.n++] = at;
+        if (at == SIZE_MAX)
+            continue;
+        c.loose[c.n] = i >= request->n_held - request->n_loose;
+        c.taken[c.n++] = at;
     }
     unsigned chosen = 0;
     while (chosen < request->copies && map->n > 0) {

@@ -8,6 +8,7 @@
 #include "common/prng.h"
 
 #define PLACEMENT_COPIES_MAX 16
+#define PLACEMENT_MEMBERS_MAX 20 /* of a group: 16 + 4 */
 /* Two full chunks: one that is coming and one that is on its way already. */
 #define PLACEMENT_ROOM_BYTES MIB(128)
 #define PLACEMENT_ROOM_SHARE 8 /* or that part of a small disk */
@@ -56,8 +57,10 @@ struct placement_request {
     uint32_t writer;     /* node id or 0 */
     uint64_t affinity;   /* group, any number but 0 */
     bool emptiest;       /* of those that fit take the emptiest instead of the better of two */
+    bool apart;          /* never two on one node: there is nothing rather than that */
+    unsigned n_loose;    /* with apart: the last ones of `held` are taken themselves, their nodes are not */
     unsigned n_held;     /* disks that hold a copy already; a held one is never chosen */
-    uint32_t held[PLACEMENT_COPIES_MAX];
+    uint32_t held[PLACEMENT_MEMBERS_MAX];
 };
 /* Chooses up to `copies` disks into ret (indices of map->disks). Returns how many: fewer than asked
  * when there are not enough usable disks. Never the same disk twice; each next one in the site (only for
@@ -65,7 +68,7 @@ struct placement_request {
  * among many domains, O(copies x disks) at worst. */
 unsigned placement_choose(const struct placement_map *map, const struct placement_request *request,
                           struct prng *prng, size_t *ret);
-/* Different domains of the kind among the disks (indices). Cost: O(n^2) for n <= 16. */
+/* Different domains of the kind among the disks (indices). Cost: O(n^2) for n <= 20. */
 unsigned placement_spread(const struct placement_map *map, enum domain domain, const size_t *disks, unsigned n);
 bool placement_same_domain(const struct placement_disk *a, const struct placement_disk *b, enum domain domain);
 

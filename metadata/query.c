@@ -258,7 +258,10 @@ int query_status(struct tables *t, const void *message)
     if (err != 0)
         return err;
     reply.weak = heal.weak;
-    reply.reduced = heal.reduced;
+    reply.reduced = heal.reduced + heal.uncoded;
+    reply.groups = heal.groups;
+    reply.coding = heal.coding;
+    reply.ghosts = heal.ghosts;
     for (size_t i = 0; i < cluster.count; i++)
         reply.draining += (cluster.nodes[i].flags & NODE_DRAINING) != 0;
     return tables_reply(t, &reply.base);

@@ -109,7 +109,8 @@ static size_t state_extras(struct state *s, uint64_t *ret[STATE_EXTRAS_MAX])
     uint64_t *const extras[] = {&s->tree_upgrade,      &s->last_fence,     &s->quotas,
                                 &s->quota_dirs,        &s->quota_counting, &s->snapshots,
                                 &s->clones,            &s->snapshot_epoch,
-                                &s->snapshot_next_ino, &s->snapshot_id,    &s->clone_id};
+                                &s->snapshot_next_ino, &s->snapshot_id,    &s->clone_id,
+                                &s->last_group};
     memcpy(ret, extras, sizeof extras);
     return ARRAY_SIZE(extras);
 }

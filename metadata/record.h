@@ -41,6 +41,8 @@ enum table {
     TABLE_ORPHAN = 'O',
     TABLE_GARBAGE = 'G',
     TABLE_CHUNK = 'C',
+    TABLE_GROUP = 'M',     /* parity groups: group.h */
+    TABLE_GROUP_DUE = 'z', /* what is to be coded, and groups with work due: enum group_room (group_make.h) */
     TABLE_ON_DISK = 'R',
     TABLE_ENDANGERED = 'B',
     TABLE_OPEN_CHUNK = 'w',
@@ -116,6 +118,7 @@ struct state {
     uint64_t snapshot_epoch;    /* given to the last snapshot */
     uint64_t snapshot_next_ino; /* next_ino when it was taken: later inodes are in no snapshot */
     uint64_t snapshot_id, clone_id; /* given out last */
+    uint64_t last_group;            /* given out */
 };
 void state_encode(const struct state *s, struct writer *w);
 int state_decode(const void *data, size_t n, struct state *ret);
@@ -184,12 +187,14 @@ struct chunk_replica {
 enum chunk_flags {
     CHUNK_OF_UPLOAD = 1,
     CHUNK_PENDING = 2,  /* made for a CHUNK_SWAP that has not come */
-    CHUNK_KEEP_TAIL = 4 /* sealed for a snapshot: as long as its copies are, once they have answered */
+    CHUNK_KEEP_TAIL = 4, /* sealed for a snapshot: as long as its copies are, once they have answered */
+    CHUNK_MAKING = 8     /* sealed, but nothing depends on it yet: neither counted nor healed, and may go at any time */
 };
 enum chunk_kind {
     CHUNK_DATA = 0,
     CHUNK_PARITY = 1,   /* of its group, which owns it */
-    CHUNK_CONTAINER = 2 /* made of pieces: no extent names it, chunks with `body` do */
+    CHUNK_CONTAINER = 2, /* made of pieces: no extent names it, chunks with `body` do */
+    CHUNK_GHOST = 3      /* dead, but others of its group, which owns it, are computed from it */
 };
 struct chunk {
     uint64_t id;   /* from the key */
@@ -214,6 +219,7 @@ struct chunk {
     uint8_t kind;    /* enum chunk_kind */
     uint8_t shard;   /* index in its group */
     uint64_t group;  /* parity group it belongs to; 0 = none */
+    bool coded;      /* … whose parity bears its losses: one copy is enough */
     /* Where its bytes are when it has no replicas of its own: in another chunk. 0 = it has. */
     uint64_t body, body_offset;
     uint64_t stored; /* bytes there, in `form` */
@@ -221,6 +227,8 @@ struct chunk {
     uint8_t n_replicas;
     struct chunk_replica replicas[MD_REPLICAS_MAX];
 };
+/* Safety is counted for it, and healing sees to it: it has replicas of its own that something depends on. */
+bool chunk_counts(const struct chunk *chunk);
 void chunk_encode(const struct chunk *chunk, struct writer *w);
 int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret);
 

@@ -12,11 +12,17 @@
 #define STORED_SHARES 0x40 /* … shares */
 #define STORED_GROUP 0x20  /* … kind, shard and group */
 #define STORED_BODY 0x10   /* … where its bytes are in another chunk */
-#define FLAGS_KNOWN (CHUNK_OF_UPLOAD | CHUNK_PENDING | CHUNK_KEEP_TAIL)
+#define FLAGS_KNOWN (CHUNK_OF_UPLOAD | CHUNK_PENDING | CHUNK_KEEP_TAIL | CHUNK_MAKING)
+#define STORED_CODED 0x80 /* in the stored kind: coded */
 
 static int done(const struct reader *r)
 {
     return r->failed || reader_left(r) != 0 ? -E_CORRUPT : 0;
+}
+
+bool chunk_counts(const struct chunk *chunk)
+{
+    return chunk->state != TARN__CHUNK_STATE__CHUNK_DELETING && chunk->body == 0 && !(chunk->flags & CHUNK_MAKING);
 }
 
 void chunk_encode(const struct chunk *chunk, struct writer *w)
@@ -44,7 +50,7 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
     if (chunk->shares != 0)
         writer_u32(w, chunk->shares);
     if (grouped) {
-        writer_u8(w, chunk->kind);
+        writer_u8(w, chunk->kind | (chunk->coded ? STORED_CODED : 0));
         writer_u8(w, chunk->shard);
         writer_u64(w, chunk->group);
     }
@@ -88,6 +94,8 @@ static void chunk_decode_placement(struct reader *r, uint8_t version, struct chu
         c->shares = reader_u32(r);
     if (stored & STORED_GROUP) {
         c->kind = reader_u8(r);
+        c->coded = (c->kind & STORED_CODED) != 0;
+        c->kind &= (uint8_t)~STORED_CODED;
         c->shard = reader_u8(r);
         c->group = reader_u64(r);
     }
@@ -119,7 +127,7 @@ int chunk_decode(uint64_t id, const void *data, size_t n, struct chunk *ret)
     c.heal_after_ns = reader_u64(&r);
     chunk_decode_placement(&r, version, &c);
     c.n_replicas = reader_u8(&r);
-    if (c.n_replicas > MD_REPLICAS_MAX || c.shift > 26 || c.kind > CHUNK_CONTAINER || c.form > TARN__CHUNK_FORM__FORM_ZSTD)
+    if (c.n_replicas > MD_REPLICAS_MAX || c.shift > 26 || c.kind > CHUNK_GHOST || c.form > TARN__CHUNK_FORM__FORM_ZSTD)
         return -E_CORRUPT;
     for (unsigned i = 0; i < c.n_replicas; i++) {
         struct chunk_replica *rep = &c.replicas[i];

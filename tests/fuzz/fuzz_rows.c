@@ -7,6 +7,7 @@
 #include "metadata/acl.h"
 #include "metadata/clustermap.h"
 #include "metadata/disk.h"
+#include "metadata/group.h"
 #include "metadata/heal_state.h"
 #include "metadata/lock.h"
 #include "metadata/policy.h"
@@ -32,6 +33,7 @@ union any_row {
     struct disk disk;
     struct heal_state heal;
     struct policy policy;
+    struct group group;
     struct quota quota;
     struct lock_table locks;
     struct acl acl;
@@ -65,6 +67,7 @@ ROW(node, node_decode(1, data, n, &row->node), node_encode(&row->node, again), )
 ROW(disk, disk_decode(1, data, n, &row->disk), disk_encode(&row->disk, again), )
 ROW(heal, heal_state_decode(data, n, &row->heal), heal_state_encode(&row->heal, again), )
 ROW(policy, policy_decode(data, n, &row->policy), policy_encode(&row->policy, again), )
+ROW(group, group_decode(1, data, n, &row->group), group_encode(&row->group, again), )
 ROW(quota, quota_decode(1, 1, data, n, &row->quota), quota_encode(&row->quota, again), )
 ROW(locks, lock_table_decode(data, n, &row->locks), lock_table_encode(&row->locks, again), lock_table_fini(&row->locks))
 ROW(acl, acl_decode(data, n, &row->acl), acl_encode(&row->acl, again), acl_fini(&row->acl))
@@ -73,7 +76,8 @@ ROW(number, number_decode(data, n, &row->number), number_encode(row->number, aga
 typedef bool (*try_fn)(const uint8_t *data, size_t n, union any_row *row, struct writer *again);
 static const try_fn tries[] = {try_state,  try_inode,   try_entry, try_extent,    try_chunk,    try_task, try_upload,
                                try_session, try_handle, try_opens, try_exclusive, try_recalled, try_role, try_node,
-                               try_disk,   try_heal,    try_policy, try_quota,    try_locks,    try_acl,  try_number};
+                               try_disk,   try_heal,    try_policy, try_quota,    try_locks,    try_acl,  try_number,
+                               try_group};
 
 /* A message as it comes: 2 bytes of length, the control message, the payload. */
 static void try_raft(const uint8_t *data, size_t size)

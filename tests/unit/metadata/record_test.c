@@ -10,6 +10,7 @@
 #include "common/err.h"
 #include "golden.h"
 #include "metadata/clustermap.h"
+#include "metadata/group.h"
 #include "metadata/heal_state.h"
 #include "metadata/lock.h"
 #include "metadata/policy.h"
@@ -156,6 +157,27 @@ AGAIN(cover)
 KIND(history,
      {.kind = ROW_VALUE, .set = {.any = true, .n = 1, .roots = {7}}, .data = (uint8_t[]){1, 2}, .len = 2})
 AGAIN(history)
+static void chunk_grouped_example(struct writer *w)
+{
+    chunk_encode(&(struct chunk){.state = 2, .want = 1, .live = 1, .owner = 7, .generation = 4, .length = 100, .domain = 2,
+                                 .spread = 1, .wish = 1, .kind = CHUNK_PARITY, .coded = true, .shard = 5, .group = 9,
+                                 .n_replicas = 1,
+                                 .replicas = {{.disk = 3, .flags = 3, .length = 100, .digest = 0xabcd}}},
+                 w);
+}
+
+static void chunk_piece_example(struct writer *w)
+{
+    chunk_encode(&(struct chunk){.state = 2, .want = 3, .owner = 7, .generation = 4, .length = 100, .domain = 2, .wish = 3,
+                                 .body = 11, .body_offset = 65536, .stored = 80, .form = 1},
+                 w);
+}
+KIND(group, {.k = 2, .m = 1, .state = GROUP_CODED, .domain = 2, .leaving = true, .generation = 1, .generation_last = 2,
+             .length = 100, .owner = 7, .after_ns = 5, .lost = 1, .ghosts = 2, .known = 6,
+             .shards = {{.chunk = 20}, {.chunk = 21, .length = 100, .digest = 0xabcd}, {.chunk = 22, .length = 100, .digest = 0xabce}},
+             .next_generation = 2, .next_length = 100, .next_task = 50, .next_ns = 6, .done = 1,
+             .next = {{.chunk = 20, .keeper = 3}, {0}, {.chunk = 23, .keeper = 4}}})
+AGAIN(group, 1, )
 KIND(store_task, {.kind = 3, .chunk = 9, .generation = 2, .length = 100, .disk = 65536})
 AGAIN(store_task, 1, )
 KIND(upload, {.session = 4, .uid = 1000, .copies = 2, .created = 99, .own_copies = true, .domain = 2, .shift = 26,
@@ -259,6 +281,9 @@ static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"extent", extent_example, extent_again},
                                     {"chunk", chunk_example, chunk_again},
                                     {"chunk_shared", chunk_shared_example, chunk_again},
+                                    {"chunk_grouped", chunk_grouped_example, chunk_again},
+                                    {"chunk_piece", chunk_piece_example, chunk_again},
+                                    {"group", group_example, group_again},
                                     {"tree_snapshot", tree_snapshot_example, tree_snapshot_again},
                                     {"clone", clone_example, clone_again},
                                     {"cover", cover_example, cover_again},
