@@ -31,6 +31,9 @@ static void print_status(const Tarn__StatusReply *reply, bool safe)
     for (size_t i = 0; i < reply->n_by_copies; i++)
         if (reply->by_copies[i] != 0)
             printf("  with %zu %s: %llu\n", i, i == 1 ? "copy" : "copies", (unsigned long long)reply->by_copies[i]);
+    if (reply->groups + reply->coding != 0)
+        printf("  parity groups: %llu coded, %llu being made\n", (unsigned long long)reply->groups,
+               (unsigned long long)reply->coding);
     if (reply->weak != 0)
         printf("  in too few failure domains: %llu\n", (unsigned long long)reply->weak);
     if (reply->reduced != 0)
@@ -68,7 +71,8 @@ static int status_fiber(struct meta *meta, void *arg)
         return complain("ask for the status", err, detail);
     status->safe = reply->below_target == 0 && reply->lost == 0;
     if (status->json)
-        out_json("{s:b,s:I,s:I,s:I,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:i}", "safe", status->safe, "files",
+        out_json("{s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:i}", "safe", status->safe, "groups",
+                 (long long)reply->groups, "coding", (long long)reply->coding, "ghosts", (long long)reply->ghosts, "files",
                  (long long)reply->files, "chunks", (long long)reply->chunks, "below_target",
                  (long long)reply->below_target, "lost", (long long)reply->lost, "nodes", (int)reply->nodes,
                  "nodes_up", (int)reply->nodes_up, "leader", (int)reply->leader, "term", (long long)reply->term,

@@ -34,6 +34,9 @@ static void print_levels(const Tarn__HealStatusReply *r)
         if (r->by_copies[i] != 0)
             printf("  with %zu live %s%s: %llu chunks\n", i, i == 1 ? "copy" : "copies",
                    i + 1 == r->n_by_copies ? " or more" : "", (unsigned long long)r->by_copies[i]);
+    if (r->groups + r->coding != 0)
+        printf("  parity groups: %llu coded (their chunks count by disks to lose before data is lost), %llu being made, %llu dead chunks in them\n",
+               (unsigned long long)r->groups, (unsigned long long)r->coding, (unsigned long long)r->ghosts);
     if (r->weak != 0)
         printf("  with all copies, but in too few failure domains: %llu\n", (unsigned long long)r->weak);
     if (r->reduced != 0)
@@ -69,8 +72,9 @@ static void print_work(const Tarn__HealStatusReply *r)
 static void print_heal(const Tarn__HealStatusReply *r, const struct heal *heal)
 {
     if (heal->json) {
-        out_json("{s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:s}", "safe", heal->safe, "chunks",
-                 (long long)r->chunks, "below_target", (long long)r->below_target, "weak", (long long)r->weak, "reduced",
+        out_json("{s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:s}", "safe", heal->safe,
+                 "chunks", (long long)r->chunks, "groups", (long long)r->groups, "coding", (long long)r->coding, "ghosts",
+                 (long long)r->ghosts, "below_target", (long long)r->below_target, "weak", (long long)r->weak, "reduced",
                  (long long)r->reduced, "lost", (long long)r->lost, "missing_bytes", (long long)r->missing_bytes,
                  "oldest_s", (long long)age_s(r->oldest_ns), "copies", (long long)r->copies, "tasks", (long long)r->tasks,
                  "copied_bytes", (long long)r->copied_bytes, "rate", (long long)r->rate, "eta_s",
