@@ -286,6 +286,61 @@ static void policies(struct sweep *s)
     sweep_query(s, OP_POLICY_GET, &get.base, 0);
 }
 
+static void code(struct sweep *s, uint32_t k, uint32_t m)
+{
+    Tarn__Where root = at("");
+    Tarn__Policy policy = TARN__POLICY__INIT;
+    Tarn__PolicySet set = TARN__POLICY_SET__INIT;
+    policy.code_k = k;
+    policy.code_m = m;
+    set.where = &root;
+    set.policy = &policy;
+    set.mask = 16;
+    set.ctx = sweep_ctx(s);
+    sweep_apply(s, OP_POLICY_SET, &set.base, 0);
+}
+
+/* Two chunks become a group, one of them dies, then the file: the parity is made anew and goes. */
+static void coded(struct sweep *s)
+{
+    uint64_t lengths[2] = {CHUNK_BYTES, CHUNK_BYTES};
+    Tarn__Where root = at(""), big = at("/big");
+    Tarn__UploadPart part = TARN__UPLOAD_PART__INIT, *parts = &part;
+    Tarn__NewObject object = TARN__NEW_OBJECT__INIT;
+    Tarn__ObjectCommit commit = TARN__OBJECT_COMMIT__INIT;
+    code(s, 2, 1);
+    for (uint64_t i = 0; i < 2; i++) {
+        Tarn__UploadChunk m = TARN__UPLOAD_CHUNK__INIT;
+        m.ctx = sweep_ctx(s);
+        m.near = &root;
+        m.upload = part.upload;
+        m.index = i;
+        sweep_apply(s, OP_UPLOAD_CHUNK, &m.base, 0);
+        part.upload = ((Tarn__UploadChunkReply *)sweep_reply(s, &tarn__upload_chunk_reply__descriptor))->upload;
+    }
+    part.lengths = lengths;
+    part.n_lengths = 2;
+    object.path = "big";
+    object.parts = &parts;
+    object.n_parts = 1;
+    commit.object = &object;
+    commit.ctx = sweep_ctx(s);
+    sweep_apply(s, OP_OBJECT_COMMIT, &commit.base, 0);
+    settle(s);
+    Tarn__GroupGet get = TARN__GROUP_GET__INIT;
+    get.group = 1;
+    sweep_query(s, OP_GROUP_GET, &get.base, 0);
+    Tarn__SetAttr set = TARN__SET_ATTR__INIT;
+    set.where = &big;
+    set.mask = TARN__SET_ATTR_BITS__SA_SIZE;
+    set.size = CHUNK_BYTES;
+    set.ctx = sweep_ctx(s);
+    sweep_apply(s, OP_SETATTR, &set.base, 0);
+    settle(s);
+    code(s, 0, 0);
+    settle(s);
+}
+
 static void node_up(struct sweep *s, uint32_t node, bool up)
 {
     Tarn__NodeSet m = TARN__NODE_SET__INIT;
@@ -465,6 +520,7 @@ void sweep_script_cluster(struct sweep *s)
     chunks(s);
     objects(s);
     shared_chunks(s);
+    coded(s);
     policies(s);
     nodes(s);
     users(s);
