@@ -3,7 +3,8 @@
  *
  *   no extent      CHUNK_WRITE gives a new empty chunk, part of the map at once
  *   sealed chunk   CHUNK_WRITE gives a new chunk that begins as a copy: CHUNK_CLONE at the stores,
- *                  then CHUNK_SWAP puts it in the old one's place
+ *                  then CHUNK_SWAP puts it in the old one's place. A piece of another chunk and a
+ *                  coded one are not whole at the new chunk's members: their content goes through here
  *   inline bytes   CHUNK_WRITE gives a new chunk and the bytes; they are written to it, then
  *                  CHUNK_SWAP (old_chunk 0) puts it in their place
  *
@@ -25,9 +26,23 @@
 
 /* ------------------------------------------------------------------ a chunk to write to */
 
-/* The chunk that CHUNK_WRITE or CHUNK_SWAP answered; *ret_data (may be NULL) takes the inline bytes. */
+/* What a new chunk begins with, of the two at most one: the inline bytes, or where the old chunk's content is
+ * when the members do not have it. */
+struct beginning {
+    ProtobufCBinaryData data;
+    Tarn__Extent *source;
+};
+
+static void beginning_fini(struct beginning *beginning)
+{
+    free(beginning->data.data);
+    if (beginning->source)
+        tarn__extent__free_unpacked(beginning->source, NULL);
+}
+
+/* The chunk that CHUNK_WRITE or CHUNK_SWAP answered; ret_beginning may be NULL. */
 static int chunk_ask(struct file *file, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx,
-                     struct extent_ref **ret, ProtobufCBinaryData *ret_data)
+                     struct extent_ref **ret, struct beginning *ret_beginning)
 {
     Tarn__ChunkReply *reply = NULL;
     int r = meta_call_in(file->meta, file->session, op, request, ctx, &meta_root, &tarn__chunk_reply__descriptor,
@@ -36,9 +51,10 @@ static int chunk_ask(struct file *file, unsigned op, ProtobufCMessage *request, 
         return r;
     Tarn__Extent *extent = take_ptr(reply->extent);
     uint64_t version = reply->version, size = reply->size;
-    if (ret_data) {
-        *ret_data = reply->inline_data;
+    if (ret_beginning) {
+        ret_beginning->data = reply->inline_data;
         reply->inline_data = (ProtobufCBinaryData){0};
+        ret_beginning->source = take_ptr(reply->source);
     }
     tarn__chunk_reply__free_unpacked(reply, NULL);
     if (!extent)
@@ -73,12 +89,13 @@ static int chunk_swap(struct file *file, struct extent_ref **ref, uint64_t old_c
 }
 
 /* Fills a new chunk with what it must hold before it takes its place. */
-static int chunk_prepare(struct file *file, struct extent_ref **ref, const ProtobufCBinaryData *data)
+static int chunk_prepare(struct file *file, struct extent_ref **ref, const struct beginning *beginning)
 {
+    const ProtobufCBinaryData *data = &beginning->data;
     Tarn__Extent *extent = (*ref)->extent;
     uint64_t old_chunk = extent->clone_of;
     if (old_chunk) {
-        int r = stores_clone(file->stores, file->session, extent, NULL); /* on disk at every member when it returns */
+        int r = stores_clone(file->stores, file->session, extent, beginning->source); /* on disk at every member when it returns */
         return r < 0 ? r : chunk_swap(file, ref, old_chunk);
     }
     if (data->len == 0)
@@ -108,14 +125,11 @@ static int chunk_make_writable(struct file *file, uint64_t offset, struct extent
     request.offset = offset;
     request.writer_node = stores_node(file->stores);
     _cleanup_(extent_ref_dropp) struct extent_ref *ref = NULL;
-    ProtobufCBinaryData data = {0};
-    int r = chunk_ask(file, OP_CHUNK_WRITE, &request.base, &request.ctx, &ref, &data);
-    if (r < 0) {
-        free(data.data);
+    _cleanup_(beginning_fini) struct beginning beginning = {0};
+    int r = chunk_ask(file, OP_CHUNK_WRITE, &request.base, &request.ctx, &ref, &beginning);
+    if (r < 0)
         return r;
-    }
-    r = chunk_prepare(file, &ref, &data);
-    free(data.data);
+    r = chunk_prepare(file, &ref, &beginning);
     inode_pages_drop(file->inode); /* a fetch that was asked before this does not know the chunk */
     if (r < 0)
         return r;

@@ -55,8 +55,9 @@ int stores_write(struct stores *stores, uint64_t session, Tarn__Extent *extent, 
 /* What was written with these lives is on disk at every member: `lives` is empty then. -E_IO: a member that counts stopped
  * in between, so bytes may be gone; told once, `lives` is empty. After other errors it is as before. */
 int stores_sync(struct stores *stores, uint64_t session, Tarn__Extent *extent, struct store_lives *lives);
-/* Carries out extent->clone_of, on disk everywhere. source: where the old bytes are (ChunkReply.source), NULL = not told. When the
- * members do not all have them as a whole chunk of their own, this client reads them and writes them to the members. */
+/* Carries out extent->clone_of: when it returns, the new chunk's bytes are on disk at every member. source (ChunkReply.source, or NULL):
+ * the members do not have the old chunk; this client reads its content from there and writes it to them. -E_STALE: the content
+ * has gone elsewhere meanwhile, ask CHUNK_WRITE again. */
 int stores_clone(struct stores *stores, uint64_t session, Tarn__Extent *extent, const Tarn__Extent *source);
 /* Called when the descriptor of a chunk is to be closed: the chunk is deleted or moved, and its disk's space comes back with
  * the last descriptor. 0: those of all chunks, the store that passed them is not reached any more and could not say so. The

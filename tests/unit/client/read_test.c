@@ -551,6 +551,65 @@ static void a_raw_piece_ends_before_its_neighbours(struct shards *s)
     tarn__extent__free_unpacked(extent, NULL);
 }
 
+/* ------------------------------------------------------------------ clones of what the members do not have */
+
+static int clone(struct shards *s, const Tarn__Extent *source, uint64_t length)
+{
+    Tarn__Extent *extent = shards_open(s, 900, 0xc0);
+    extent->clone_of = 5;
+    extent->clone_length = length;
+    int r = stores_clone(s->stores, meta_session(s->meta), extent, source);
+    tarn__extent__free_unpacked(extent, NULL);
+    return r;
+}
+
+static void expect_cloned(struct shards *s, const uint8_t *content, uint64_t length)
+{
+    for (unsigned holder = 6; holder < 8; holder++) {
+        const struct held_chunk *held = shards_held(s, holder, 900);
+        expect(held != NULL && held->synced);
+        expect_equal(held->length, length);
+        expect(memcmp(held->data, content, length) == 0);
+    }
+}
+
+/* Writes belong to a session: any change opens it. */
+static void session_begin(struct shards *s)
+{
+    Tarn__SetAttr request = TARN__SET_ATTR__INIT;
+    expect_equal(meta_call(s->meta, OP_SETATTR, &request.base, &request.ctx, &meta_root, NULL, NULL, NULL), 0);
+}
+
+static void a_coded_chunk_is_cloned_by_its_writer(struct shards *s)
+{
+    session_begin(s);
+    shards_group(s, 4, 2, LENGTHS, 3);
+    Tarn__Extent *source = shards_extent(s, 2);
+    expect_equal(clone(s, source, LENGTHS[2]), 0);
+    expect_cloned(s, shards_held(s, 2, 102)->data, LENGTHS[2]);
+    shards_ail(s, 2, CLOSED);
+    shards_ail(s, 0, ROTTEN);
+    expect_equal(clone(s, source, LENGTHS[2]), 0);
+    expect_cloned(s, shards_held(s, 2, 102)->data, LENGTHS[2]);
+    shards_ail(s, 1, CLOSED);
+    expect_equal(clone(s, source, LENGTHS[2]), -E_UNAVAIL);
+    s->dissolved = true;
+    expect_equal(clone(s, source, LENGTHS[2]), -E_STALE);
+    tarn__extent__free_unpacked(source, NULL);
+}
+
+static void a_compressed_piece_is_cloned_by_its_writer(struct shards *s)
+{
+    session_begin(s);
+    struct piece piece = piece_make(2500000, 1 << 20, 3);
+    Tarn__Extent *source = contained(s, &piece, 333, 5, 3);
+    expect_equal(clone(s, source, piece.content_len), 0);
+    expect_cloned(s, piece.content, piece.content_len);
+    expect_equal(clone(s, source, 0), 0);
+    tarn__extent__free_unpacked(source, NULL);
+    piece_free(&piece);
+}
+
 /* ------------------------------------------------------------------ */
 
 #define CASE(fn) {#fn, fn}
@@ -577,6 +636,8 @@ static const struct test_case cases[] = {
     CASE(a_piece_that_is_damaged_everywhere_is_an_error),
     CASE(a_piece_of_a_lost_container_is_computed),
     CASE(a_raw_piece_ends_before_its_neighbours),
+    CASE(a_coded_chunk_is_cloned_by_its_writer),
+    CASE(a_compressed_piece_is_cloned_by_its_writer),
 };
 
 int main(int argc, char **argv)

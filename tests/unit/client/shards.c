@@ -108,7 +108,7 @@ static int group_get(void *ctx, struct rpc_request *request, const void *message
 static const struct rpc_op meta_ops[] = {
     OP(OP_SESSION_OPEN, session_open, session_open), OP(OP_SESSION_PING, session_ping, nothing),
     OP(OP_SESSION_END, session_end, nothing),        OP(OP_NODE_LIST, node_list, node_list),
-    OP(OP_GROUP_GET, group_get, group_get),
+    OP(OP_GROUP_GET, group_get, group_get),          OP(OP_SETATTR, set_attr, nothing),
 };
 
 /* ------------------------------------------------------------------ the holders */
@@ -170,8 +170,6 @@ static int chunk_get(void *ctx, struct rpc_request *request, const void *message
     return send_range(h, request, get, chunk);
 }
 
-static const struct rpc_op holder_ops[] = {OP(OP_CHUNK_GET, chunk_get, chunk_get)};
-
 void shards_ail(struct shards *s, unsigned holder, enum ailment ailment)
 {
     s->holders[holder].ailment = ailment;
@@ -191,6 +189,44 @@ static void hold(struct shards *s, unsigned holder, uint64_t id, const uint8_t *
     expect(chunk->data != NULL);
     memcpy(chunk->data, data, length);
 }
+
+/* The primary's part: all members take it. */
+static int chunk_put(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct shards *s = ((struct holder *)ctx)->shards;
+    const Tarn__ChunkPut *put = message;
+    expect_equal(put->length, request->payload_len);
+    for (size_t i = 0; i < put->n_members; i++) {
+        unsigned member = put->members[i]->disk - 1;
+        struct held_chunk *chunk = shards_held(s, member, put->chunk);
+        uint64_t length = MAX(chunk ? chunk->length : 0, put->offset + put->length);
+        uint8_t *data = calloc(1, length);
+        expect(data != NULL);
+        if (chunk)
+            memcpy(data, chunk->data, chunk->length);
+        memcpy(data + put->offset, request->payload, put->length);
+        hold(s, member, put->chunk, data, length);
+        free(data);
+    }
+    Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
+    return rpc_reply(request, &reply.base);
+}
+
+static int chunk_sync(void *ctx, struct rpc_request *request, const void *message)
+{
+    struct shards *s = ((struct holder *)ctx)->shards;
+    const Tarn__ChunkSync *sync = message;
+    for (size_t i = 0; i < sync->n_members; i++)
+        shards_held(s, sync->members[i]->disk - 1, sync->chunk)->synced = true;
+    Tarn__ChunkPutReply reply = TARN__CHUNK_PUT_REPLY__INIT;
+    return rpc_reply(request, &reply.base);
+}
+
+static const struct rpc_op holder_ops[] = {
+    OP(OP_CHUNK_GET, chunk_get, chunk_get),
+    OP(OP_CHUNK_PUT, chunk_put, chunk_put),
+    OP(OP_CHUNK_SYNC, chunk_sync, chunk_sync),
+};
 
 void shards_group(struct shards *s, unsigned k, unsigned m, const uint64_t *lengths, uint64_t seed)
 {
@@ -245,6 +281,14 @@ Tarn__Extent *shards_chunk(struct shards *s, uint64_t id, uint8_t *data, uint64_
             hold(s, i, id, data, length);
     free(data);
     return extent_make(s, id, length, mask);
+}
+
+Tarn__Extent *shards_open(const struct shards *s, uint64_t id, unsigned mask)
+{
+    Tarn__Extent *extent = extent_make(s, id, 0, mask);
+    extent->state = TARN__CHUNK_STATE__CHUNK_OPEN;
+    extent->length = MIB(64);
+    return extent;
 }
 
 /* ------------------------------------------------------------------ life */

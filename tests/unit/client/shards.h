@@ -25,6 +25,7 @@ struct shards;
 struct held_chunk {
     uint64_t id, generation, length;
     uint8_t *data;
+    bool synced; /* since it was written to */
 };
 struct holder {
     struct shards *shards;
@@ -63,6 +64,8 @@ void shards_group(struct shards *s, unsigned k, unsigned m, const uint64_t *leng
 Tarn__Extent *shards_extent(const struct shards *s, unsigned index);
 /* A sealed chunk outside of any group with copies on the holders of the mask; takes the data. */
 Tarn__Extent *shards_chunk(struct shards *s, uint64_t id, uint8_t *data, uint64_t length, unsigned mask);
+/* A new open chunk, empty, with members on the holders of the mask. */
+Tarn__Extent *shards_open(const struct shards *s, uint64_t id, unsigned mask);
 struct held_chunk *shards_held(struct shards *s, unsigned holder, uint64_t chunk); /* NULL: not there */
 void shards_ail(struct shards *s, unsigned holder, enum ailment ailment);
 
