@@ -5,8 +5,8 @@
 
 #define WINDOW MIB(1)
 #define MAP_EXTENTS 256 /* of one question for a file's map */
-#define STALE_TRIES 5   /* a chunk may be moved or sealed while we read */
-#define STALE_PAUSE_MS 50
+#define STALE_TRIES 7   /* a chunk may be moved, sealed or coded while we read */
+#define STALE_PAUSE_MS 25 /* doubled each time: 6.4 s in all */
 
 struct fetch {
     struct meta *meta;
@@ -108,7 +108,7 @@ static int fetch_all(struct fetch *fetch)
         stale = fetch->at != before ? 0 : stale + 1;
         if (refused || inlined || stale > STALE_TRIES || (err != -E_STALE && err != -E_UNAVAIL))
             return err;
-        if (io_sleep_ms(fiber_io(), STALE_PAUSE_MS) != 0)
+        if (io_sleep_ms(fiber_io(), STALE_PAUSE_MS << stale) != 0)
             return -E_CANCELED;
     }
 }
