@@ -124,6 +124,14 @@ static const char *parse_verify(struct config *config, char *text)
     return config->verify_always || strcmp(text, "once") == 0 ? NULL : "it is 'once' or 'always'";
 }
 
+static const char *parse_scrub_days(struct config *config, char *text)
+{
+    uint64_t days = 0;
+    const char *wrong = parse_u64(text, 365, &days);
+    config->scrub_days = (unsigned)days;
+    return wrong == NULL && days == 0 ? "it is 1 to 365" : wrong;
+}
+
 static const char *parse_path(const char *text, char ret[256])
 {
     if (text[0] != '/')
@@ -152,6 +160,7 @@ static const struct setting {
     {"cluster_id", parse_cluster_id, true}, {"key", parse_key, true},    {"meta", parse_meta, true},
     {"gateway", parse_gateway, false},      {"node", parse_node, false}, {"verify", parse_verify, false},
     {"topology_script", parse_topology_script, false}, {"topology_table", parse_topology_table, false},
+    {"scrub_days", parse_scrub_days, false},
 };
 
 /* ---- lines ---- */

@@ -15,6 +15,7 @@ struct config {
     char topology_script[256];         /* topology_script, topology_table = PATH: where racks are asked for */
     char topology_table[256];
     bool verify_always;                /* verify = always: every byte read is compared with its checksum; no descriptors */
+    unsigned scrub_days;               /* scrub_days = N: every chunk is read once in so many days; 0 = the default */
     uint32_t node;                     /* node = N: the storage node this machine is; 0 = none */
 };
 /* path NULL: $TARN_CONFIG, else the default. On failure *ret_why (static buffer of the thread) is

@@ -339,6 +339,45 @@ static int inventory(struct beat *b)
 }
 
 /* ------------------------------------------------------------------ beats */
+/* Damage to be told, as messages. */
+struct damage_news {
+    size_t n;
+    struct volume *volumes[DAMAGE_TELL_MAX];
+    struct damage damages[DAMAGE_TELL_MAX];
+    Tarn__Damage messages[DAMAGE_TELL_MAX];
+    Tarn__Damage *pointers[DAMAGE_TELL_MAX];
+};
+
+static void damage_collect(const struct store *s, struct damage_news *news, Tarn__NodeBeat *request)
+{
+    news->n = 0;
+    for (unsigned i = 0; i < s->n_volumes; i++) {
+        struct volume *v = s->volumes[i];
+        if (v->super.disk == 0)
+            continue; /* has not joined */
+        size_t end = news->n + damages_untold(&v->damages, news->damages + news->n, DAMAGE_TELL_MAX - news->n);
+        for (; news->n < end; news->n++) {
+            const struct damage *damage = &news->damages[news->n];
+            Tarn__Damage *m = news->pointers[news->n] = &news->messages[news->n];
+            tarn__damage__init(m);
+            m->disk = v->super.disk;
+            m->chunk = damage->chunk;
+            m->generation = damage->generation;
+            m->offset = damage->offset;
+            news->volumes[news->n] = v;
+        }
+    }
+    request->damaged = news->pointers;
+    request->n_damaged = news->n;
+}
+
+static void damage_forget_told(struct beat *b, const struct damage_news *news)
+{
+    for (size_t i = 0; i < news->n; i++)
+        damages_told(&news->volumes[i]->damages, &news->damages[i], 1);
+    b->news |= news->n == DAMAGE_TELL_MAX; /* there may be more */
+}
+
 static void fences_tell(struct fences *f, Tarn__NodeBeat *request)
 {
     request->fence_applied = f->applied;
@@ -358,6 +397,9 @@ static int beat_once(struct beat *b, bool wait)
     _cleanup_free_ struct told *told = malloc(sizeof *told);
     if (told == NULL)
         return -E_NOMEM;
+    _cleanup_free_ struct damage_news *damage = wait ? NULL : malloc(sizeof *damage); /* 30 KiB: not for a fiber's stack */
+    if (!wait && damage == NULL)
+        return -E_NOMEM;
     tell_disks(b, true, told);
     request.node = s->node;
     request.epoch = b->epoch;
@@ -369,13 +411,17 @@ static int beat_once(struct beat *b, bool wait)
     request.n_disks = told->n;
     request.done = done;
     request.no_wait = !wait;
-    if (!wait)
+    if (!wait) {
         request.n_done = tasks_results(b->tasks, done, BEAT_DONE_MAX);
+        damage_collect(s, damage, &request);
+    }
     fences_tell(&s->fences, &request);
     int err = ask(b, OP_NODE_BEAT, &request.base, &tarn__node_beat_reply__descriptor, &answer);
     if (err != 0)
         return err;
     tasks_told(b->tasks, done, request.n_done);
+    if (!wait)
+        damage_forget_told(b, damage);
     /* Nobody else runs between the answer, which renews the contact, and the fences that came with it. */
     Tarn__NodeBeatReply *reply = (Tarn__NodeBeatReply *)answer;
     learn(b, reply);
@@ -536,7 +582,7 @@ int beat_start(struct store *s, struct beat **ret)
     struct beat *b = calloc(1, sizeof *b);
     if (b == NULL)
         return -E_NOMEM;
-    *b = (struct beat){.store = s};
+    *b = (struct beat){.store = s, .news = true}; /* damage that was found before there was anybody to tell */
     int err = tasks_create(s, &b->tasks);
     if (err == 0)
         err = spawn(b, "beat", beat_run);

@@ -2,6 +2,7 @@
 
 #include "beat.h"
 #include "handover.h"
+#include "scrub.h"
 #include "common/err.h"
 #include "common/log.h"
 
@@ -31,6 +32,13 @@ static const char *claim_failure(int err)
     return err == -E_BUSY ? "another tarn-stored runs on it" : err == -E_NOTDIR ? "nothing is mounted there" : err_sentence(err);
 }
 
+static void damage_found(void *arg)
+{
+    struct store *s = arg;
+    if (s->beat != NULL)
+        beat_tell(s->beat);
+}
+
 static int open_one(struct disks *d, struct disk_dir *item, const char **ret_why)
 {
     struct store *s = d->store;
@@ -44,6 +52,8 @@ static int open_one(struct disks *d, struct disk_dir *item, const char **ret_why
         return err;
     if (s->n_meta == 0)
         item->volume->first_chunk = 1; /* alone: whatever is written is made */
+    item->volume->damages.news = damage_found;
+    item->volume->damages.arg = s;
     s->volumes[s->n_volumes++] = item->volume;
     return 0;
 }
@@ -123,6 +133,9 @@ static void try_again(struct disks *d, struct disk_dir *item)
         return;
     log_info("the disk %s is there again", item->dir);
     item->told = false;
+    int err = scrub_watch(d->store);
+    if (err != 0 && err != -E_CANCELED)
+        log_warn("the disk %s is not scrubbed: %s", item->dir, err_sentence(err));
     if (d->store->beat != NULL)
         beat_rejoin(d->store->beat);
 }

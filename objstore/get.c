@@ -3,17 +3,13 @@
 #include "verified.h"
 #include "common/check.h"
 #include "common/err.h"
-#include "common/log.h"
 
 /* Compares and completes one cell in memory: zeros behind its valid bytes. */
 static int cell_check(const struct chunk *c, uint64_t i, uint8_t *at, size_t size)
 {
     struct cell cell = chunk_cell(c, i);
-    if (cell.valid > 0 && crc32c(0, at, cell.valid) != cell.crc) {
-        log_error("chunk %llx generation %llu: cell %llu does not match its checksum",
-                  (unsigned long long)c->id, (unsigned long long)c->generation, (unsigned long long)i);
+    if (cell.valid > 0 && crc32c(0, at, cell.valid) != cell.crc)
         return -E_CORRUPT;
-    }
     if (cell.valid < size)
         memset(at + cell.valid, 0, size - cell.valid);
     return 0;
@@ -35,13 +31,15 @@ static int read_cells(struct volume *v, struct chunk *c, uint64_t first, uint64_
         struct io_file *file;
         int err = volume_file(v, c, FILE_BUFFERED, false, &file);
         if (err == -E_NOENT) {
-            log_error("chunk %llx: its file is missing", (unsigned long long)c->id);
+            damage_note(&v->damages, c, first);
             return -E_CORRUPT;
         }
         if (err != 0)
             return err;
         int64_t n = io_pread(file, buf, end - start, start);
         volume_file_done(v, c);
+        if (n == -E_IO)
+            damage_note(&v->damages, c, first); /* or one behind it: the repair looks at all */
         if (n < 0)
             return (int)n;
         /* A file that is too short fails the checksums below. */
@@ -49,8 +47,10 @@ static int read_cells(struct volume *v, struct chunk *c, uint64_t first, uint64_
     }
     for (uint64_t i = first; i <= last; i++) {
         int err = cell_check(c, i, buf + (i - first) * CELL_BYTES, CELL_BYTES);
-        if (err != 0)
+        if (err != 0) {
+            damage_note(&v->damages, c, i);
             return err;
+        }
     }
     return 0;
 }

@@ -13,7 +13,8 @@ struct get {
     size_t skip;
     uint64_t length;
 };
-/* length <= FRAME_PAYLOAD_MAX. Errors: -E_CORRUPT a cell does not match (logged), -E_BUSY, -E_IO … */
+/* length <= FRAME_PAYLOAD_MAX. Errors: -E_CORRUPT a cell does not match, -E_BUSY, -E_IO … Damage is noted
+ * (damage.h): it is repaired without anybody's doing. */
 int get_read(struct volume *volume, struct chunk *chunk, uint64_t offset, uint64_t length, struct get *ret);
 void get_fini(struct volume *volume, struct get *get);
 /* Checksums of the pieces of [offset, offset + length) cut at cell borders; returns how many. */

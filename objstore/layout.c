@@ -3,10 +3,11 @@
 #include "common/check.h"
 #include "common/err.h"
 
-/* "TARNVOL1", "TARNJSEG", "TARNINDX" as little-endian integers, so that they read in a hex dump. */
+/* "TARNVOL1", "TARNJSEG", "TARNINDX", "TARNSCRB" as little-endian integers, so that they read in a hex dump. */
 #define SUPERBLOCK_MAGIC 0x314c4f564e524154ull
 #define SEGMENT_MAGIC 0x4745534a4e524154ull
 #define INDEX_MAGIC 0x58444e494e524154ull
+#define SCRUB_MAGIC 0x425243534e524154ull
 #define RECORD_MAGIC 0x4e524a54u /* "TJRN" */
 #define ENTRY_MAGIC 0x4e455854u  /* "TXEN" */
 #define FOOTER_MAGIC 0x444e4554u /* "TEND" */
@@ -106,6 +107,39 @@ int segment_decode(const uint8_t *data, size_t n, struct segment_header *ret)
     memcpy(ret->uuid, reader_bytes(&r, 16), 16);
     ret->seq = reader_u64(&r);
     ret->first_lsn = reader_u64(&r);
+    return 0;
+}
+
+void scrub_state_encode(const struct scrub_state *state, uint8_t out[BLOCK_BYTES])
+{
+    const uint64_t numbers[] = {state->next, state->began_ns, state->last_end_ns, state->done_chunks, state->done_bytes,
+                                state->found_chunks, state->found_cells, state->last_chunks, state->last_cells, state->asked};
+    memset(out, 0, BLOCK_BYTES);
+    store_u64(out, SCRUB_MAGIC);
+    store_u32(out + 8, VOLUME_VERSION);
+    memcpy(out + 16, state->uuid, 16);
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+        store_u64(out + 32 + 8 * i, numbers[i]);
+    block_finish(out);
+}
+
+int scrub_state_decode(const uint8_t *data, size_t n, struct scrub_state *ret)
+{
+    struct reader r;
+    int err = block_begin(data, n, SCRUB_MAGIC, &r);
+    if (err != 0)
+        return err;
+    struct scrub_state state = {0};
+    memcpy(state.uuid, reader_bytes(&r, 16), 16);
+    uint64_t *const numbers[] = {&state.next, &state.began_ns, &state.last_end_ns, &state.done_chunks, &state.done_bytes,
+                                 &state.found_chunks, &state.found_cells, &state.last_chunks, &state.last_cells};
+    for (size_t i = 0; i < ARRAY_SIZE(numbers); i++)
+        *numbers[i] = reader_u64(&r);
+    uint64_t asked = reader_u64(&r);
+    if (asked > 1)
+        return -E_CORRUPT;
+    state.asked = asked != 0;
+    *ret = state;
     return 0;
 }
 

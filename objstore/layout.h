@@ -35,6 +35,19 @@ struct superblock {
 void superblock_encode(const struct superblock *sb, uint8_t out[BLOCK_BYTES]);
 int superblock_decode(const uint8_t *data, size_t n, struct superblock *ret);
 
+/* ---- where the scrubber is: the file "scrub", one block ---- */
+struct scrub_state {
+    uint8_t uuid[16];
+    uint64_t next;       /* chunks with smaller ids have had their turn in this pass */
+    uint64_t began_ns, last_end_ns; /* wall clock: this pass; the end of the last complete one, 0 = none yet */
+    uint64_t done_chunks, done_bytes;
+    uint64_t found_chunks, found_cells; /* damaged, in this pass */
+    uint64_t last_chunks, last_cells;   /* … in the last complete one */
+    bool asked;          /* by an operator: the pass is not paced by days */
+};
+void scrub_state_encode(const struct scrub_state *state, uint8_t out[BLOCK_BYTES]);
+int scrub_state_decode(const uint8_t *data, size_t n, struct scrub_state *ret);
+
 /* ---- journal: the files "journal-0" and "journal-1", a header block and records ---- */
 struct segment_header {
     uint8_t uuid[16];

@@ -10,6 +10,7 @@
 #include "handover.h"
 #include "put.h"
 #include "rebuild.h"
+#include "scrub.h"
 #include "store.h"
 #include "verify.h"
 #include "common/err.h"
@@ -440,6 +441,11 @@ static int handle_ping(void *ctx, struct rpc_request *request, const void *messa
     return rpc_reply(request, &reply.base);
 }
 
+static int handle_scrub(void *ctx, struct rpc_request *request, const void *message)
+{
+    return scrub_handle(ctx, request, message);
+}
+
 const struct rpc_op store_ops[] = {
     {OP_CHUNK_PUT, "chunk-put", &tarn__chunk_put__descriptor, handle_put},
     {OP_CHUNK_GET, "chunk-get", &tarn__chunk_get__descriptor, handle_get},
@@ -451,5 +457,6 @@ const struct rpc_op store_ops[] = {
     {OP_CHUNK_CELLS, "chunk-cells", &tarn__chunk_cells__descriptor, handle_cells},
     {OP_CHUNK_FD, "chunk-fd", &tarn__chunk_fd__descriptor, handle_fd},
     {OP_STORE_PING, "store-ping", &tarn__store_ping__descriptor, handle_ping},
+    {OP_STORE_SCRUB, "store-scrub", &tarn__store_scrub__descriptor, handle_scrub},
 };
 const size_t store_n_ops = ARRAY_SIZE(store_ops);

@@ -4,6 +4,7 @@
 #include "disks.h"
 #include "handover.h"
 #include "ops.h"
+#include "scrub.h"
 #include "verify.h"
 #include "common/check.h"
 #include "common/err.h"
@@ -24,7 +25,8 @@ static struct store *store_make(struct io *io, const struct store_options *optio
         return NULL;
     *s = (struct store){.io = io, .auth = options->auth, .n_meta = options->n_meta, .meta = options->meta,
                         .node_wanted = options->node,
-                        .inventory_ms = options->inventory_ms != 0 ? options->inventory_ms : STORE_INVENTORY_MS};
+                        .inventory_ms = options->inventory_ms != 0 ? options->inventory_ms : STORE_INVENTORY_MS,
+                        .scrub_days = options->scrub_days};
     s->handover = handover_create();
     if (s->handover == NULL) {
         free(s);
@@ -91,6 +93,8 @@ int store_open(struct io *io, const struct store_options *options, struct store 
 int store_serve(struct store *s)
 {
     int err = s->local_server != NULL ? verify_start(s, &s->verify) : 0;
+    if (err == 0)
+        err = scrub_watch(s);
     if (err == 0 && s->n_meta > 0)
         err = disks_watch(s);
     return err != 0 || s->n_meta == 0 ? err : beat_start(s, &s->beat);
@@ -111,6 +115,7 @@ void store_stop(struct store *s)
     verify_stop(s->verify);
     s->verify = NULL;
     disks_unwatch(s);
+    scrub_unwatch(s);
     if (s->local_server != NULL)
         rpc_server_stop(s->local_server);
     if (s->server != NULL)

@@ -45,6 +45,7 @@ struct store_options {
     unsigned files_max;
     const char *boot;            /* as in volume.h */
     uint64_t inventory_ms;       /* what is held is told again after so long; 0 = an hour */
+    unsigned scrub_days;         /* every chunk is read once in so many; 0 = the default of scrub.h */
 };
 
 struct store_counters {
@@ -81,6 +82,7 @@ struct store {
     uint32_t node_wanted;
     uint32_t node; /* as the service calls it, since the join */
     uint64_t inventory_ms;
+    unsigned scrub_days;
     uint64_t contact_ms;  /* when the last request that the metadata service answered was sent, 0 = never */
     struct fiber_queue contact_wake; /* contact_ms has grown and what came with it was applied */
     struct fences fences;

@@ -169,7 +169,8 @@ static void prepare(struct process *p, struct arguments *a)
         .dirs = p->dirs, .n_dirs = p->n_dirs, .claim = claim, .claim_arg = p, .auth = &p->config.auth, .listen = a->listen != NULL ? a->listen : "tcp:127.0.0.1:0",
         .local = local_address(a->local), .host = a->host, .rack = a->rack != NULL ? a->rack : "",
         .machine = p->machine, .boot = p->machine, .node = node, .n_meta = p->config.n_meta,
-        .meta = (const char (*)[64])p->config.meta, .journal_bytes = round_up_u64(a->journal, BLOCK_BYTES), .capacity = a->capacity};
+        .meta = (const char (*)[64])p->config.meta, .journal_bytes = round_up_u64(a->journal, BLOCK_BYTES), .capacity = a->capacity,
+        .scrub_days = p->config.scrub_days};
 }
 
 static int block_signals(void)

@@ -7,6 +7,7 @@
 #include "build.h"
 #include "put.h"
 #include "rebuild.h"
+#include "repair.h"
 #include "verify.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -34,6 +35,7 @@ static bool is_heavy(const struct task *task)
     case TARN__CHUNK_TASK__KIND__COPY:
     case TARN__CHUNK_TASK__KIND__BUILD:
     case TARN__CHUNK_TASK__KIND__VERIFY:
+    case TARN__CHUNK_TASK__KIND__REPAIR:
         return true;
     default:
         return false;
@@ -115,6 +117,8 @@ static int task_carry_out(struct task *task)
         return build_shard(&task->background, message, &task->result.length, &task->result.digest);
     case TARN__CHUNK_TASK__KIND__VERIFY:
         return verify_task(&task->background, message, &task->result.length, &task->result.digest);
+    case TARN__CHUNK_TASK__KIND__REPAIR:
+        return repair_chunk(&task->background, message, &task->result.length);
     default:
         return -E_NOTSUP;
     }

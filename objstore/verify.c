@@ -40,8 +40,10 @@ static int order_window(struct volume *v, const Tarn__ChunkTask *task, uint64_t 
         err = -E_STALE;
     else if (at < c->length)
         err = readback_window(v, c, at, MIN(WINDOW_BYTES, c->length - at), ret_bad);
-    if (err == -E_CORRUPT)
+    if (err == -E_CORRUPT) {
         verified_gone(v, c);
+        damage_note(&v->damages, c, *ret_bad / CELL_BYTES);
+    }
     *ret_length = c->length;
     *ret_digest = chunk_digest(c);
     store_release(&held);

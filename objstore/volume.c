@@ -479,6 +479,7 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
     list_init(&v->unflushed);
     index_init(&v->index, volume_file_forget, v);
     buffers_init(&v->buffers);
+    damages_init(&v->damages, io);
     int err = strlen(options->dir) < sizeof v->dir ? load(v, options) : -E_NAMETOOLONG;
     if (err == 0)
         err = verified_open(v, &v->verified);
@@ -494,6 +495,7 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
         verified_close(v->verified);
         index_fini(&v->index);
         buffers_fini(&v->buffers);
+        damages_fini(&v->damages);
         free(v);
         return err;
     }
@@ -514,6 +516,7 @@ void volume_close(struct volume *v)
     verified_close(v->verified);
     index_fini(&v->index);
     buffers_fini(&v->buffers);
+    damages_fini(&v->damages);
     map_fini(&v->deleted);
     free(v);
 }
@@ -573,6 +576,8 @@ int volume_delete(struct volume *v, struct chunk *c)
         err = journal_commit(v->journal, record.lsn, true);
     if (err == 0)
         volume_file_remove(v, c);
+    if (err == 0)
+        damage_forget(&v->damages, c->id);
     return err;
 }
 

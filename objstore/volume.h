@@ -7,6 +7,7 @@
 #define TARN_OBJSTORE_VOLUME_H
 
 #include "buffers.h"
+#include "damage.h"
 #include "index.h"
 #include "journal.h"
 #include "layout.h"
@@ -50,6 +51,8 @@ struct volume {
     struct buffers buffers;
     void (*deleting)(void *arg, const struct volume *volume, uint64_t chunk);
     void *deleting_arg;
+    struct damages damages; /* found and not yet repaired */
+    struct scrub *scrub;    /* while the store serves */
     uint64_t reserve_bytes, capacity;
     unsigned files_max;
     /* files */

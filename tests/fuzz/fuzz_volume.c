@@ -47,11 +47,13 @@ static void try_block(const uint8_t *data, size_t n)
     struct superblock super;
     struct segment_header segment;
     struct index_header index;
+    struct scrub_state scrub;
     memset(block, 0, sizeof block);
     memcpy(block, data, MIN(n, sizeof block - 4));
     put_crc(block + BLOCK_BYTES - 4, block, BLOCK_BYTES - 4);
     (void)superblock_decode(block, sizeof block, &super);
     (void)segment_decode(block, sizeof block, &segment);
+    (void)scrub_state_decode(block, sizeof block, &scrub);
     put_crc(block + INDEX_HEADER_BYTES - 4, block, INDEX_HEADER_BYTES - 4);
     (void)index_header_decode(block, INDEX_HEADER_BYTES, &index);
 }

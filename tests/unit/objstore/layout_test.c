@@ -44,6 +44,25 @@ static void test_superblock_and_segment_header(void **state)
     assert_memory_equal(&again, &header, sizeof again);
 }
 
+static void test_scrub_place(void **state)
+{
+    static uint8_t block[BLOCK_BYTES];
+    struct scrub_state place = {.next = 0x1234, .began_ns = 1000, .last_end_ns = 900, .done_chunks = 3, .done_bytes = 196608,
+                                .found_chunks = 1, .found_cells = 2, .last_chunks = 4, .last_cells = 5, .asked = true}, back;
+    memcpy(place.uuid, super.uuid, 16);
+    scrub_state_encode(&place, block);
+    assert_golden("scrub", block, 128);
+    assert_golden("scrub_crc", block + BLOCK_BYTES - 4, 4);
+    assert_int_equal(scrub_state_decode(block, sizeof block, &back), 0);
+    assert_memory_equal(&back, &place, sizeof back);
+    assert_int_equal(scrub_state_decode(block, sizeof block - 1, &back), -E_CORRUPT);
+    for (unsigned i = 0; i < 128; i++) { /* torn or old: refused */
+        block[i] ^= 1;
+        assert_int_not_equal(scrub_state_decode(block, sizeof block, &back), 0);
+        block[i] ^= 1;
+    }
+}
+
 static void test_journal_record(void **state)
 {
     _cleanup_(writer_fini) struct writer w = {0};
@@ -142,7 +161,7 @@ static void test_damaged_blocks_are_refused(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_superblock_and_segment_header),
+        cmocka_unit_test(test_scrub_place), cmocka_unit_test(test_superblock_and_segment_header),
         cmocka_unit_test(test_journal_record),
         cmocka_unit_test(test_index_segment),
         cmocka_unit_test(test_every_prefix_and_every_flipped_byte_is_refused),
