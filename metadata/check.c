@@ -16,6 +16,7 @@ static const struct {
     {"bc", check_room_links},
     {"Q", check_room_quotas},
     {"ECRBwZT", check_room_chunks},
+    {"!", check_room_damage},
     {"dgyo", check_room_disks},
     {"Mz", check_room_groups},
     {"PuKHhUVpsAF", check_room_sessions},

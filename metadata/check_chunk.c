@@ -171,7 +171,7 @@ static void see_replicas(struct check *check, const struct chunks *chunks, const
             if (chunk->replicas[j].disk == replica->disk)
                 check_violation(check, "P1", "chunk %llu is on disk %u twice", (unsigned long long)chunk->id, replica->disk);
         ready += (replica->flags & REPLICA_READY) != 0;
-        live += (replica->flags & REPLICA_READY) && disk_up(check, replica->disk);
+        live += (replica->flags & (REPLICA_READY | REPLICA_DAMAGED)) == REPLICA_READY && disk_up(check, replica->disk);
     }
     struct group g;
     bool computed = chunk->coded && group_of(check, chunk, &g) && group_level(&g) > 0;

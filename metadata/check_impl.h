@@ -45,6 +45,7 @@ int check_room_tree(struct check *check);    /* check_tree.c: inodes, entries, e
 int check_room_links(struct check *check);   /* check_link.c: from an inode up to its names */
 int check_room_quotas(struct check *check);  /* check_quota.c: quotas, flags of access control lists */
 int check_room_chunks(struct check *check);  /* check_chunk.c: extents, chunks, where they are, what is due for them */
+int check_room_damage(struct check *check);  /* check_damage.c: damaged copies */
 int check_room_disks(struct check *check);   /* check_disk.c: disks, what is counted for them, policies */
 int check_room_groups(struct check *check);  /* check_group.c: parity groups, what waits to be coded */
 int check_room_sessions(struct check *check);/* check_session.c: sessions, handles, kept replies, uploads, roles */

@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "common/err.h"
+#include "damage.h"
 #include "group.h"
 #include "group_make.h"
 #include "group_plan.h"
@@ -36,7 +37,7 @@ static int places_load(struct tables *t, const struct chunk *chunk, struct place
     *ret = (struct places){0};
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         struct disk disk;
-        if (!(chunk->replicas[i].flags & REPLICA_READY))
+        if ((chunk->replicas[i].flags & (REPLICA_READY | REPLICA_DAMAGED)) != REPLICA_READY)
             continue;
         int err = disk_get(t, chunk->replicas[i].disk, &disk);
         if (err != 0 && err != -E_NOENT)
@@ -228,6 +229,8 @@ int chunk_save(struct tables *t, struct chunk *chunk)
         err = 0;
     if (err == 0)
         err = on_disk(t, &old, chunk);
+    if (err == 0)
+        err = damage_rows(t, &old, chunk);
     if (err == 0)
         err = chunk_recount(t, &old, chunk);
     if (err == 0)

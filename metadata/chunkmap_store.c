@@ -1,6 +1,7 @@
 /* What chunk stores report: finished tasks, and what a disk holds. */
 #include "chunkmap.h"
 #include "common/err.h"
+#include "damage.h"
 #include "group.h"
 #include "group_make.h"
 #include "heal.h"
@@ -128,7 +129,7 @@ static int done_seal(struct tables *t, struct chunk *chunk, unsigned index,
     if (err != 0)
         return err;
     if ((status != 0 && status != -E_NOENT) || short_shard) { /* its disk does not answer for it */
-        if (chunk_ready(chunk) > 1 || others)
+        if (damage_may_lose(chunk, index) || others)
             return chunk_replica_drop(t, chunk, index);
         r->flags |= REPLICA_SEAL_AGAIN; /* C4 keeps it, and without its seal it cannot be copied */
         chunk->heal_after_ns = t->now + COPY_RETRY_NS;
@@ -191,6 +192,9 @@ static int done_apply(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone
     case TARN__CHUNK_TASK__KIND__COPY:
         err = done_copy(t, &chunk, (unsigned)index, done);
         break;
+    case TARN__CHUNK_TASK__KIND__REPAIR:
+        err = damage_done(t, &chunk, (unsigned)index, done);
+        break;
     case TARN__CHUNK_TASK__KIND__DELETE:
         /* Also when it failed: what is left there is unknown to us and goes with the next
          * inventory. */
@@ -241,6 +245,8 @@ int chunk_cmd_tasks_done(struct tables *t, const void *message)
     int err = 0;
     for (size_t i = 0; i < m->n_done && err == 0; i++)
         err = task_done(t, m->node, m->done[i]);
+    for (size_t i = 0; i < m->n_damaged && err == 0; i++)
+        err = damage_report(t, m->node, m->damaged[i]);
     return err;
 }
 
@@ -288,7 +294,7 @@ static int inventory_expect(struct tables *t, const struct inventory_of *of, uin
     err = group_can_rebuild(t, &chunk, &others);
     if (err != 0)
         return err;
-    if (held_is_good(t, &chunk, (unsigned)index, held) || (chunk_ready(&chunk) == 1 && !others)) {
+    if (held_is_good(t, &chunk, (unsigned)index, held) || (!damage_may_lose(&chunk, (unsigned)index) && !others)) {
         err = chunk_seal_again(t, &chunk, &again); /* C4: the last complete copy is never given up */
         return err == 0 && again ? chunk_save(t, &chunk) : err;
     }

@@ -11,6 +11,7 @@
  * (C7). */
 #include "chunkmap.h"
 #include "common/err.h"
+#include "damage.h"
 #include "namespace.h"
 #include "ops.h"
 #include "quota.h"
@@ -341,7 +342,7 @@ int chunk_cmd_failed(struct tables *t, const void *message)
     /* Somebody was faster, or it never was a member: the answer is how things are. */
     if (index < 0 || m->generation != chunk.generation)
         return reply_failed(t, &chunk);
-    if (chunk_ready(&chunk) == 1) /* C4 */
+    if (!damage_may_lose(&chunk, (unsigned)index)) /* C4 */
         return tables_fail(t, -E_UNAVAIL, "disk %u holds the last complete copy of chunk %llu",
                            m->disk, (unsigned long long)m->chunk);
     err = chunk_replica_drop(t, &chunk, (unsigned)index);

@@ -57,7 +57,8 @@ int healer_view(struct tables *t, const struct chunk *chunk, const struct policy
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         const struct chunk_replica *r = &chunk->replicas[i];
         ret->replicas[i] = (struct heal_replica){.disk = r->disk,
-                                                 .ready = r->flags & REPLICA_READY,
+                                                 .ready = (r->flags & (REPLICA_READY | REPLICA_DAMAGED)) == REPLICA_READY,
+                                                 .damaged = r->flags & REPLICA_DAMAGED,
                                                  .sealed = r->flags & REPLICA_SEALED,
                                                  .copying = r->flags & REPLICA_COPYING,
                                                  .leaving = r->flags & REPLICA_LEAVING};
@@ -286,6 +287,8 @@ int heal_step(struct tables *t)
         err = recount_next(t);
     if (err == 0)
         err = group_step(t);
+    if (err == 0)
+        err = damage_step(t);
     if (err == 0 && !endangered_waits(t, t->now))
         err = heal_endangered(t);
     return err == 0 ? heal_move_step(t) : err;
@@ -308,7 +311,7 @@ bool heal_due(struct tables *t, uint64_t now)
 {
     struct key garbage = key_table(TABLE_GARBAGE), to_seal = key_table(TABLE_TO_SEAL);
     if (tables_any(t, &garbage) || tables_any(t, &to_seal) || ns_upgrade_due(t) ||
-        quota_due(t) || snapshot_work_due(t))
+        quota_due(t) || snapshot_work_due(t) || damage_due(t, now))
         return true;
     _cleanup_(cluster_fini) struct cluster cluster;
     struct heal_state heal;

@@ -15,6 +15,7 @@ struct view {
     unsigned copying; /* of these */
     unsigned draining_ready;
     bool readable; /* some disk that is up has a verified copy */
+    unsigned damaged;
     bool wait;
 };
 
@@ -31,6 +32,7 @@ static struct view look(const struct heal_chunk *chunk, const struct placement_m
         const struct heal_replica *r = &chunk->replicas[i];
         size_t index;
         const struct placement_disk *disk = disk_of(&v, i, &index);
+        v.damaged += r->damaged;
         if (disk == NULL || r->leaving || !(r->ready || r->copying))
             continue;
         v.wait |= !disk->up && !disk->away;
@@ -105,7 +107,8 @@ static void drop_surplus(struct view *v, struct heal_decision *d)
     for (unsigned i = 0; i < v->chunk->n; i++) {
         size_t index;
         const struct placement_disk *disk = disk_of(v, i, &index);
-        if (disk != NULL && disk->draining && v->chunk->replicas[i].ready)
+        bool emptied = disk != NULL && disk->draining && v->chunk->replicas[i].ready;
+        if (emptied || v->chunk->replicas[i].damaged)
             d->drop |= (uint16_t)(1u << i);
     }
     while (v->n_keepers > v->chunk->want) {
@@ -199,7 +202,7 @@ void heal_decide(const struct heal_chunk *chunk, const struct placement_map *map
     *ret = (struct heal_decision){0};
     struct view v = look(chunk, map);
     drop_lost(chunk, map, ret);
-    if (v.n_keepers >= chunk->want && v.n_keepers > 0 && (v.n_keepers > chunk->want || v.draining_ready > 0)) {
+    if (v.n_keepers >= chunk->want && v.n_keepers > 0 && (v.n_keepers > chunk->want || v.draining_ready > 0 || v.damaged > 0)) {
         drop_surplus(&v, ret);
         return;
     }

@@ -10,6 +10,7 @@ struct heal_replica {
     uint32_t disk;
     bool ready, sealed; /* sealed: verified, its length and digest are known */
     bool copying, leaving;
+    bool damaged; /* has bytes that others may need; neither ready nor a place for another copy */
 };
 struct heal_chunk {
     unsigned want;

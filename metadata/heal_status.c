@@ -1,6 +1,7 @@
 /* How safe the data is: counts from the tables, never from tasks that were said to be done. */
 #include "chunkmap.h"
 #include "common/err.h"
+#include "damage.h"
 #include "heal.h"
 #include "heal_state.h"
 
@@ -12,6 +13,9 @@ struct answer {
     struct heal_state heal;
     Tarn__Node *draining;
     Tarn__Node **pointers;
+    struct damage_summary damage;
+    Tarn__Damages damages;
+    ProtobufCBinaryData files[DAMAGE_FILES_MAX];
     char next[200];
 };
 
@@ -20,6 +24,7 @@ static void answer_fini(struct answer *a)
     cluster_fini(&a->cluster);
     free(a->draining);
     free(a->pointers);
+    damage_summary_fini(&a->damage);
 }
 
 static int first_since(void *arg, struct kv_val key, struct kv_val value)
@@ -65,12 +70,16 @@ static void next_action(struct answer *a)
 {
     const Tarn__HealStatusReply *r = &a->reply;
     const char *text = "nothing to do";
-    if (r->lost > 0 && r->nodes_up < r->nodes)
+    if (a->damage.lost > 0 && r->nodes_up == r->nodes)
+        text = "restore the damaged files from elsewhere: no copy has all of their bytes";
+    else if (r->lost > 0 && r->nodes_up < r->nodes)
         text = "bring back the nodes that are down: some chunks have no copy elsewhere (tarn node ls)";
     else if (r->lost > 0)
         text = "restore the files with lost chunks from elsewhere: no node has a copy";
     else if (r->counting)
         text = "wait: the chunks are counted once after the upgrade";
+    else if (a->damage.chunks > a->damage.lost)
+        text = "wait: damaged copies are being repaired";
     else if (r->below_target > 0 && r->copies > 0)
         text = "wait: copies are being made";
     else if (r->below_target > 0 && r->nodes_up < r->nodes)
@@ -102,6 +111,8 @@ static int fill(struct tables *t, struct answer *a)
         err = tables_scan(t, &since, &since, first_since, &r->oldest_ns);
     if (err == 0)
         err = tables_scan(t, &open, &open, count_row, &r->open);
+    if (err == 0)
+        err = damage_summarize(t, &a->damage);
     if (err != 0)
         return err;
     for (size_t i = 0; i < a->cluster.n_disks; i++)
@@ -110,7 +121,9 @@ static int fill(struct tables *t, struct answer *a)
     r->by_copies = t->state.by_copies;
     r->n_by_copies = ARRAY_SIZE(t->state.by_copies);
     r->below_target = t->state.below_target;
-    r->lost = t->state.by_copies[0];
+    damage_message(&a->damage, a->files, &a->damages);
+    r->damages = &a->damages;
+    r->lost = t->state.by_copies[0] - MIN(a->damage.repairing, t->state.by_copies[0]); /* damaged, not given up */
     r->tasks = t->state.tasks;
     r->weak = a->heal.weak;
     r->reduced = a->heal.reduced + a->heal.uncoded;

@@ -41,7 +41,7 @@ static size_t live_replicas(const struct chunk *chunk, const struct cluster *clu
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         const struct chunk_replica *r = &chunk->replicas[i];
         const struct disk *disk = cluster_disk(cluster, r->disk);
-        if (!(r->flags & REPLICA_READY) || !(r->flags & REPLICA_SEALED) || disk == NULL || !disk->up)
+        if (!(r->flags & REPLICA_READY) || !(r->flags & REPLICA_SEALED) || (r->flags & REPLICA_DAMAGED) || disk == NULL || !disk->up)
             continue;
         replica_message(r, cluster, &out[n]);
         pointers[n] = &out[n];
@@ -49,6 +49,23 @@ static size_t live_replicas(const struct chunk *chunk, const struct cluster *clu
             pointers[n] = pointers[0];
             pointers[0] = &out[n];
         }
+        n++;
+    }
+    return n;
+}
+
+/* All others that are up for a repair, damaged ones too: each may have just the cells that are wrong here. */
+static size_t other_replicas(const struct chunk *chunk, const struct cluster *cluster, uint32_t than, Tarn__Replica *out,
+                             Tarn__Replica **pointers)
+{
+    size_t n = 0;
+    for (unsigned i = 0; i < chunk->n_replicas; i++) {
+        const struct chunk_replica *r = &chunk->replicas[i];
+        const struct disk *disk = cluster_disk(cluster, r->disk);
+        if (!(r->flags & REPLICA_READY) || r->disk == than || disk == NULL || !disk->up)
+            continue;
+        replica_message(r, cluster, &out[n]);
+        pointers[n] = &out[n];
         n++;
     }
     return n;
@@ -117,7 +134,8 @@ static int task_fill(struct tables *t, const struct row *row, uint32_t node, con
     m->from = out->pointers;
     struct chunk chunk;
     m->background = task.kind == TARN__CHUNK_TASK__KIND__VERIFY;
-    if (task.kind != TARN__CHUNK_TASK__KIND__COPY && task.kind != TARN__CHUNK_TASK__KIND__BUILD)
+    bool repair = task.kind == TARN__CHUNK_TASK__KIND__REPAIR;
+    if (task.kind != TARN__CHUNK_TASK__KIND__COPY && task.kind != TARN__CHUNK_TASK__KIND__BUILD && !repair)
         return 0;
     int err = chunk_get(t, task.chunk, &chunk);
     if (err != 0) /* gone: without a source the store reports failure and the task ends */
@@ -125,6 +143,10 @@ static int task_fill(struct tables *t, const struct row *row, uint32_t node, con
     if (task.kind == TARN__CHUNK_TASK__KIND__BUILD)
         return build_fill(t, &chunk, node, cluster, out);
     m->background = chunk.live >= chunk.want;
+    if (repair) {
+        m->n_from = other_replicas(&chunk, cluster, m->disk, out->replicas, out->pointers);
+        return 0;
+    }
     m->n_from = live_replicas(&chunk, cluster, 0, out->replicas, out->pointers);
     source_first(&chunk, m->disk, m);
     return 0;

@@ -2,6 +2,7 @@
 
 #include "chunkmap.h"
 #include "common/err.h"
+#include "damage.h"
 #include "heal_state.h"
 #include "lease_rows.h"
 #include "namespace.h"
@@ -264,5 +265,14 @@ int query_status(struct tables *t, const void *message)
     reply.ghosts = heal.ghosts;
     for (size_t i = 0; i < cluster.count; i++)
         reply.draining += (cluster.nodes[i].flags & NODE_DRAINING) != 0;
+    _cleanup_(damage_summary_fini) struct damage_summary damage = {0};
+    err = damage_summarize(t, &damage);
+    if (err != 0)
+        return err;
+    ProtobufCBinaryData files[DAMAGE_FILES_MAX];
+    Tarn__Damages damages;
+    damage_message(&damage, files, &damages);
+    reply.damages = &damages;
+    reply.lost -= MIN(damage.repairing, reply.lost);
     return tables_reply(t, &reply.base);
 }

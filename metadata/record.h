@@ -45,6 +45,7 @@ enum table {
     TABLE_GROUP_DUE = 'z', /* what is to be coded, and groups with work due: enum group_room (group_make.h) */
     TABLE_ON_DISK = 'R',
     TABLE_ENDANGERED = 'B',
+    TABLE_DAMAGED = '!', /* damaged copies: damage.h */
     TABLE_OPEN_CHUNK = 'w',
     TABLE_TO_SEAL = 'Z',
     TABLE_TASK = 'T',
@@ -175,6 +176,7 @@ enum replica_flags {
     REPLICA_SEALED = 2,  /* has answered the SEAL: length and digest are known */
     REPLICA_COPYING = 4, /* a COPY to it is under way */
     REPLICA_LEAVING = 8, /* a DELETE to it is under way */
+    REPLICA_DAMAGED = 32,   /* ready, but some of its bytes are wrong or cannot be read: not live */
     REPLICA_SEAL_AGAIN = 16 /* the last ready copy: its SEAL failed and is to be asked again */
 };
 struct chunk_replica {

@@ -7,6 +7,7 @@
 
 #define NODES_MAX 65536
 #define FILL_STEPS 128
+#define NODE_DAMAGED_MAX 1024 /* in one beat */
 #define NODE_QUEUE_STEP 8 /* a change of the queue that placement is told of */
 
 static struct live_node *node_get(struct server *server, uint32_t id)
@@ -167,12 +168,16 @@ static int beat_record(struct server *server, struct live_node *node, const Tarn
 
 static int beat_done(struct server *server, const Tarn__NodeBeat *beat)
 {
-    if (beat->n_done == 0)
+    if (beat->n_done == 0 && beat->n_damaged == 0)
         return 0;
+    if (beat->n_damaged > NODE_DAMAGED_MAX)
+        return -E_INVAL;
     Tarn__ChunkTasksDone done = TARN__CHUNK_TASKS_DONE__INIT;
     done.node = beat->node;
     done.n_done = beat->n_done;
     done.done = beat->done;
+    done.n_damaged = beat->n_damaged;
+    done.damaged = beat->damaged;
     return server_propose(server, OP_CHUNK_TASKS_DONE, &done.base);
 }
 
