@@ -2,6 +2,7 @@
 
 #include "common/check.h"
 #include "common/err.h"
+#include "damage.h"
 #include "group.h"
 #include "group_make.h"
 #include "heal_impl.h"

@@ -6,6 +6,7 @@
 #include "meta.pb-c.h"
 #include "metadata/acl.h"
 #include "metadata/clustermap.h"
+#include "metadata/damage.h"
 #include "metadata/disk.h"
 #include "metadata/group.h"
 #include "metadata/heal_state.h"
@@ -35,6 +36,7 @@ union any_row {
     struct policy policy;
     struct group group;
     struct quota quota;
+    struct damage_row damage;
     struct lock_table locks;
     struct acl acl;
     uint64_t number;
@@ -69,6 +71,7 @@ ROW(heal, heal_state_decode(data, n, &row->heal), heal_state_encode(&row->heal, 
 ROW(policy, policy_decode(data, n, &row->policy), policy_encode(&row->policy, again), )
 ROW(group, group_decode(1, data, n, &row->group), group_encode(&row->group, again), )
 ROW(quota, quota_decode(1, 1, data, n, &row->quota), quota_encode(&row->quota, again), )
+ROW(damage, damage_row_decode(1, 2, data, n, &row->damage), damage_row_encode(&row->damage, again), )
 ROW(locks, lock_table_decode(data, n, &row->locks), lock_table_encode(&row->locks, again), lock_table_fini(&row->locks))
 ROW(acl, acl_decode(data, n, &row->acl), acl_encode(&row->acl, again), acl_fini(&row->acl))
 ROW(number, number_decode(data, n, &row->number), number_encode(row->number, again), )
@@ -77,7 +80,7 @@ typedef bool (*try_fn)(const uint8_t *data, size_t n, union any_row *row, struct
 static const try_fn tries[] = {try_state,  try_inode,   try_entry, try_extent,    try_chunk,    try_task, try_upload,
                                try_session, try_handle, try_opens, try_exclusive, try_recalled, try_role, try_node,
                                try_disk,   try_heal,    try_policy, try_quota,    try_locks,    try_acl,  try_number,
-                               try_group};
+                               try_group,  try_damage};
 
 /* A message as it comes: 2 bytes of length, the control message, the payload. */
 static void try_raft(const uint8_t *data, size_t size)

@@ -10,6 +10,7 @@
 #include "common/err.h"
 #include "golden.h"
 #include "metadata/clustermap.h"
+#include "metadata/damage.h"
 #include "metadata/group.h"
 #include "metadata/heal_state.h"
 #include "metadata/lock.h"
@@ -271,6 +272,8 @@ static void policy_code_example(struct writer *w)
 KIND(heal_state, {.weak = 1, .reduced = 2, .missing_bytes = 3, .copied_bytes = 4, .rate = 5, .walk_next = 6,
                   .walk_end = 7, .counting = true, .policies = 8, .drain_disk = 9, .balancing = true, .groups = 10, .coding = 11, .ghosts = 12})
 AGAIN(heal_state)
+KIND(damage_row, {.since_ns = 1, .offset = 65536, .due_ns = 3, .task = 4, .bytes = 5, .tries = 6, .nobody = true})
+AGAIN(damage_row, 5, 2, )
 
 static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"inode_file", inode_file_example, inode_again},
@@ -301,6 +304,7 @@ static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"policy", policy_example, policy_again},
                                     {"policy_code", policy_code_example, policy_again},
                                     {"heal_state", heal_state_example, heal_state_again},
+                                    {"damage_row", damage_row_example, damage_row_again},
                                     {"lock_table", lock_table_example, lock_table_again},
                                     {"quota", quota_example, quota_again},
                                     {"number", number_example, number_again}};

@@ -283,7 +283,7 @@ static void a_pass_by_command_finds_every_damaged_cell(struct world *w)
 static void a_lost_file_and_a_wrong_length_are_damage(struct world *w)
 {
     struct io *io = sim_host_io(w->nodes[0].host);
-    struct volume *v = w->nodes[0].store->volume;
+    struct volume *v = w->nodes[0].store->volumes[0];
     char path[512];
     struct io_file *file;
     for (uint64_t id = 1; id <= 2; id++)
