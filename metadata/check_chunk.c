@@ -170,6 +170,10 @@ static void see_replicas(struct check *check, const struct chunks *chunks, const
         for (unsigned j = 0; j < i; j++)
             if (chunk->replicas[j].disk == replica->disk)
                 check_violation(check, "P1", "chunk %llu is on disk %u twice", (unsigned long long)chunk->id, replica->disk);
+        bool kept = (replica->flags & REPLICA_KEPT) != 0;
+        if (kept && ((replica->flags & ~REPLICA_KEPT) != REPLICA_LEAVING || chunk->state == TARN__CHUNK_STATE__CHUNK_DELETING))
+            check_violation(check, "C26", "chunk %llu keeps what disk %u has of it, with flags %u", (unsigned long long)chunk->id,
+                            replica->disk, replica->flags);
         ready += (replica->flags & REPLICA_READY) != 0;
         live += (replica->flags & (REPLICA_READY | REPLICA_DAMAGED)) == REPLICA_READY && disk_up(check, replica->disk);
     }

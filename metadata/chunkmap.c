@@ -389,7 +389,7 @@ int chunk_unshare(struct tables *t, uint64_t id)
 int chunk_replica_drop(struct tables *t, struct chunk *chunk, unsigned index)
 {
     struct chunk_replica *replica = &chunk->replicas[index];
-    if (replica->flags & REPLICA_LEAVING)
+    if ((replica->flags & REPLICA_LEAVING) && !(replica->flags & REPLICA_KEPT))
         return 0;
     replica->flags = REPLICA_LEAVING;
     return chunk_task_add(t, replica->disk, TARN__CHUNK_TASK__KIND__DELETE, chunk);

@@ -5,6 +5,7 @@
 #include "group.h"
 #include "group_make.h"
 #include "heal.h"
+#include "heal_kept.h"
 #include "heal_state.h"
 
 #define INVENTORY_MAX 10000 /* chunks in one message */
@@ -198,7 +199,7 @@ static int done_apply(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone
     case TARN__CHUNK_TASK__KIND__DELETE:
         /* Also when it failed: what is left there is unknown to us and goes with the next
          * inventory. */
-        if (chunk.replicas[index].flags & REPLICA_LEAVING)
+        if ((chunk.replicas[index].flags & (REPLICA_LEAVING | REPLICA_KEPT)) == REPLICA_LEAVING)
             remove_replica(&chunk, (unsigned)index);
         break;
     default:
@@ -213,7 +214,9 @@ static int done_apply(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone
     if (err == 0 && copied && chunk.group != 0 && !chunk.coded)
         return group_done_copy(t, &chunk, disk);
     /* A copy that has come, or a seal that has been answered, may make another one superfluous. */
-    bool surplus = chunk.state == TARN__CHUNK_STATE__CHUNK_SEALED && chunk_ready(&chunk) > chunk.want;
+    unsigned ready = chunk_ready(&chunk);
+    bool surplus = chunk.state == TARN__CHUNK_STATE__CHUNK_SEALED &&
+                   (ready > chunk.want || (ready == chunk.want && heal_keeps(&chunk)));
     return err == 0 && surplus && done->kind != TARN__CHUNK_TASK__KIND__DELETE ? heal_trim(t, &chunk) : err;
 }
 

@@ -12,6 +12,7 @@
 #include "chunkmap.h"
 #include "common/err.h"
 #include "damage.h"
+#include "heal_kept.h"
 #include "namespace.h"
 #include "ops.h"
 #include "quota.h"
@@ -345,9 +346,9 @@ int chunk_cmd_failed(struct tables *t, const void *message)
     if (!damage_may_lose(&chunk, (unsigned)index)) /* C4 */
         return tables_fail(t, -E_UNAVAIL, "disk %u holds the last complete copy of chunk %llu",
                            m->disk, (unsigned long long)m->chunk);
-    err = chunk_replica_drop(t, &chunk, (unsigned)index);
     if (chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN)
         chunk.generation++; /* C2: the member that left cannot take writes any more */
+    err = heal_leave(t, &chunk, (unsigned)index);
     if (err == 0)
         err = chunk_save(t, &chunk);
     return err == 0 ? reply_failed(t, &chunk) : err;

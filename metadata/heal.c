@@ -6,6 +6,7 @@
 #include "group.h"
 #include "group_make.h"
 #include "heal_impl.h"
+#include "heal_kept.h"
 #include "namespace.h"
 #include "quota.h"
 #include "snapshot_tree.h"
@@ -85,11 +86,10 @@ static int busy_add(struct healer *h, size_t index, uint64_t bytes)
     return disk_put(h->t, &disk);
 }
 
-int healer_copy(struct healer *h, struct chunk *chunk, size_t target, size_t source)
+int healer_copy_to(struct healer *h, struct chunk *chunk, unsigned index, size_t target, size_t source)
 {
-    CHECK(chunk->n_replicas < MD_REPLICAS_MAX);
     bool build = source == SIZE_MAX;
-    chunk->replicas[chunk->n_replicas++] = (struct chunk_replica){
+    chunk->replicas[index] = (struct chunk_replica){
         .disk = h->disks[target].id, .flags = REPLICA_COPYING, .source = build ? 0 : h->disks[source].id};
     int err = chunk_task_add(h->t, h->disks[target].id,
                              build ? TARN__CHUNK_TASK__KIND__BUILD : TARN__CHUNK_TASK__KIND__COPY, chunk);
@@ -105,6 +105,12 @@ int healer_copy(struct healer *h, struct chunk *chunk, size_t target, size_t sou
     h->cluster.disks[source].sources++;
     look_busy(h, source);
     return err;
+}
+
+int healer_copy(struct healer *h, struct chunk *chunk, size_t target, size_t source)
+{
+    CHECK(chunk->n_replicas < MD_REPLICAS_MAX);
+    return healer_copy_to(h, chunk, chunk->n_replicas++, target, source);
 }
 
 static int carry_out(struct healer *h, struct chunk *chunk, const struct heal_decision *d, bool may_add)
@@ -125,8 +131,10 @@ int healer_chunk(struct healer *h, struct chunk *chunk, bool may_add, bool impro
     if (chunk->state != TARN__CHUNK_STATE__CHUNK_SEALED || !chunk_counts(chunk))
         return 0;
     struct heal_chunk view;
-    bool changed = false;
+    bool changed = false, wait = false;
     int err = chunk_seal_again(h->t, chunk, &changed);
+    if (err == 0)
+        err = heal_kept(h, chunk, may_add, &changed, &wait);
     if (err == 0)
         err = healer_view(h->t, chunk, NULL, &view);
     if (err != 0)
@@ -134,6 +142,10 @@ int healer_chunk(struct healer *h, struct chunk *chunk, bool may_add, bool impro
     heal_decide(&view, &h->map, improve, &h->t->prng, ret);
     if (chunk->group != 0 && !chunk->coded) /* its group is being made from copies that are there now */
         ret->drop = 0;
+    if (wait) { /* it is brought up to date there */
+        ret->n_add = 0;
+        ret->wait = ret->stuck = true;
+    }
     if (err == 0)
         err = carry_out(h, chunk, ret, may_add);
     changed |= ret->drop != 0 || (may_add && ret->n_add > 0);

@@ -10,10 +10,11 @@
 
 #define HEAL_STEP_LOOK 256  /* chunks looked at in one step */
 #define HEAL_STEP_COPIES 64 /* COPY tasks given out in one step */
-/* What we let one disk give and take in a second: lost copies are made as fast as a good disk writes;
- * moves leave most of it to clients. The stores slow down further by what clients feel. */
-#define HEAL_RATE MIB(256)
-#define MOVE_RATE MIB(64)
+/* What we let one disk give and take in a second at most: as much as a good one (NVMe) does, so that without clients nothing
+ * but the disk bounds healing. How much less it is beside clients is decided where they are felt, in the stores (objstore/pace.h);
+ * here it only keeps the queues of slow disks short. Moves have time. */
+#define HEAL_RATE MIB(2048)
+#define MOVE_RATE MIB(512)
 #define HEAL_BURST_NS (3 * 1000000000ull)
 #define MOVE_BURST_NS (1 * 1000000000ull)
 
@@ -33,6 +34,8 @@ void healer_fini(struct healer *h);
 int healer_view(struct tables *t, const struct chunk *chunk, const struct policy *policy, struct heal_chunk *ret);
 /* Gives out one COPY, or with `source` SIZE_MAX a BUILD from the others of its group. Not yet saved. */
 int healer_copy(struct healer *h, struct chunk *chunk, size_t target, size_t source);
+/* The same in the place of the replica `index`, whose disk is `target`. */
+int healer_copy_to(struct healer *h, struct chunk *chunk, unsigned index, size_t target, size_t source);
 /* Decides and carries out, and saves when something changed. `may_add` false: copies only leave. */
 int healer_chunk(struct healer *h, struct chunk *chunk, bool may_add, bool improve, struct heal_decision *ret);
 

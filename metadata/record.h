@@ -177,6 +177,7 @@ enum replica_flags {
     REPLICA_COPYING = 4, /* a COPY to it is under way */
     REPLICA_LEAVING = 8, /* a DELETE to it is under way */
     REPLICA_DAMAGED = 32,   /* ready, but some of its bytes are wrong or cannot be read: not live */
+    REPLICA_KEPT = 64, /* with LEAVING: no DELETE yet, a COPY may bring it up to date (C26) */
     REPLICA_SEAL_AGAIN = 16 /* the last ready copy: its SEAL failed and is to be asked again */
 };
 struct chunk_replica {

@@ -70,6 +70,20 @@ static int task_delete(struct tasks *t, struct volume *v, const Tarn__ChunkTask 
     return tasks_delete_chunk(v, message->chunk, message->generation);
 }
 
+/* PARTIAL is what nobody reads and nobody is told of, and what a start drops: then the copy comes whole. On disk before it is
+ * answered. What was sealed after the member left has a higher generation: a late ASIDE never hits it. */
+static int task_aside(struct volume *v, const Tarn__ChunkTask *message)
+{
+    struct held held;
+    int err = store_hold_all(v, message->chunk, false, true, &held);
+    if (err != 0)
+        return err == -E_NOENT ? 0 : err;
+    if (held.chunk->generation < message->generation)
+        err = put_state(v, held.chunk, message->generation, (held.chunk->flags & ~CHUNK_SEALED) | CHUNK_PARTIAL, true);
+    store_release(&held);
+    return err;
+}
+
 static int task_seal(struct store *s, struct volume *v, const Tarn__ChunkTask *message, Tarn__ChunkTaskDone *result)
 {
     struct held held;
@@ -108,6 +122,8 @@ static int task_carry_out(struct task *task)
     switch (message->kind) {
     case TARN__CHUNK_TASK__KIND__DELETE:
         return task_delete(task->tasks, v, message);
+    case TARN__CHUNK_TASK__KIND__ASIDE:
+        return task_aside(v, message);
     case TARN__CHUNK_TASK__KIND__SEAL:
     case TARN__CHUNK_TASK__KIND__SEAL_KEEP:
         return task_seal(s, v, message, &task->result);

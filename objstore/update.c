@@ -148,7 +148,7 @@ int update_chunk(struct background *b, const struct pull *from, struct chunk *c,
         return -E_NOMEM;
     *u = (struct update){.background = b, .from = from, .volume = b->volume, .chunk = c, .generation = generation,
                          .n = (uint32_t)((from->length + CELL_BYTES - 1) / CELL_BYTES)};
-    int err = (c->flags & CHUNK_PARTIAL) != 0 ? -E_CONFLICT : update(u);
+    int err = update(u); /* a partial one, too: what was set aside, or what a copy under way has brought */
     free(u);
     return err;
 }

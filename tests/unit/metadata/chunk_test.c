@@ -1,6 +1,7 @@
 /* Chunks: allocation, swaps, seals, copies, deletes, healing; C1-C12 of docs/invariants.md. */
 #include <fcntl.h>
 
+#include "metadata/tables.h"
 #include "world.h"
 
 #define FILE_ TARN__FILE_TYPE__FT_FILE
@@ -250,6 +251,116 @@ static void a_failed_member_leaves_under_a_new_generation(void **state)
     assert_int_equal(reply->extent->generation, 2);
     assert_int_equal(failed(w, chunk, 2, disks[1]), 0);
     assert_int_equal(failed(w, chunk, 3, disks[2]), -E_UNAVAIL);
+}
+
+/* ------------------------------------------------------------------ what a member leaves (C26) */
+/* A file with an open chunk that `*ret_left` has left; its node is not up any more when `down`. The file is closed, and the
+ * others have answered the seal. Returns the chunk. */
+static uint64_t left_by_a_member(struct world *w, uint64_t ino, bool down, uint32_t *ret_left)
+{
+    uint64_t handle = 0;
+    Tarn__ChunkReply *reply = NULL;
+    assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
+    assert_int_equal(chunk_write(w, ino, 0, &reply), 0);
+    uint64_t chunk = reply->extent->chunk;
+    *ret_left = reply->extent->replicas[0]->disk;
+    if (down)
+        world_node_set(w, *ret_left, false);
+    assert_int_equal(failed(w, chunk, 1, *ret_left), 0);
+    if (!down)
+        assert_int_equal(world_do_tasks(w, *ret_left, 77, 100), 1); /* ASIDE */
+    while (world_work(w))
+        ;
+    assert_int_equal(world_status(w)->pending_tasks, down ? 1 : 0); /* while it is open nothing is deleted */
+    assert_int_equal(grow(w, ino, 100), 0);
+    assert_int_equal(world_close(w, handle), 0);
+    for (uint32_t node = 1; node <= 5; node++)
+        if (node != *ret_left || !down)
+            (void)world_do_tasks(w, node, 77, 100);
+    assert_int_equal(world_status(w)->below_target, 1);
+    return chunk;
+}
+
+static bool is_replica(struct world *w, uint64_t ino, uint32_t disk)
+{
+    const Tarn__Extent *extent = map(w, ino)->extents[0];
+    for (size_t i = 0; i < extent->n_replicas; i++)
+        if (extent->replicas[i]->disk == disk)
+            return true;
+    return false;
+}
+
+static void a_member_that_left_is_brought_up_to_date(void **state)
+{
+    struct world *w = *state;
+    uint64_t ino = ino_of(w, "/f");
+    uint32_t left;
+    (void)left_by_a_member(w, ino, false, &left);
+    assert_false(is_replica(w, ino, left));
+    for (unsigned i = 0; i < 5 && world_status(w)->pending_tasks == 0; i++, w->now += 1000000000ull)
+        (void)world_work(w);
+    assert_int_equal(world_do_tasks(w, left, 77, 100), 1); /* COPY, to it and no other */
+    assert_int_equal(world_status(w)->pending_tasks, 0);
+    assert_true(is_replica(w, ino, left));
+    assert_int_equal(world_status(w)->by_copies[3], 1);
+}
+
+static void a_member_that_left_is_waited_for(void **state)
+{
+    struct world *w = *state;
+    uint64_t ino = ino_of(w, "/f");
+    uint32_t left;
+    (void)left_by_a_member(w, ino, true, &left);
+    for (unsigned i = 0; i < 10; i++, w->now += 1000000000ull)
+        (void)world_work(w);
+    assert_int_equal(world_status(w)->pending_tasks, 1); /* its ASIDE */
+    world_node_set(w, left, true);
+    do_all_tasks(w);
+    for (unsigned i = 0; i < 10 && world_work(w); i++)
+        w->now += 1000000000ull;
+    do_all_tasks(w);
+    assert_true(is_replica(w, ino, left));
+    assert_int_equal(world_status(w)->by_copies[3], 1);
+}
+
+static void a_member_that_left_and_stays_away_is_replaced(void **state)
+{
+    struct world *w = *state;
+    uint64_t ino = ino_of(w, "/f");
+    uint32_t left;
+    (void)left_by_a_member(w, ino, true, &left);
+    w->now += 31000000000ull;
+    for (unsigned i = 0; i < 20; i++, w->now += 1000000000ull) {
+        (void)world_work(w);
+        for (uint32_t node = 1; node <= 5; node++)
+            if (node != left)
+                (void)world_do_tasks(w, node, 77, 100);
+    }
+    assert_int_equal(world_status(w)->by_copies[3], 1);
+    assert_false(is_replica(w, ino, left));
+    assert_int_equal(world_status(w)->pending_tasks, 2); /* ASIDE and DELETE wait for it */
+    world_node_set(w, left, true);
+    do_all_tasks(w);
+    assert_int_equal(world_status(w)->pending_tasks, 0);
+    assert_int_equal(world_status(w)->by_copies[3], 1);
+}
+
+static void what_a_member_left_goes_with_its_chunk(void **state)
+{
+    struct world *w = *state;
+    uint64_t ino = ino_of(w, "/f");
+    uint32_t left;
+    uint64_t chunk = left_by_a_member(w, ino, false, &left), before = world_status(w)->chunks;
+    struct key key = key_1(TABLE_CHUNK, chunk);
+    struct kv_txn *txn;
+    struct kv_val value;
+    assert_int_equal(set_size(w, ino, TARN__SET_ATTR_BITS__SA_SIZE, 0), 0);
+    do_all_tasks(w);
+    assert_int_equal(world_status(w)->chunks, before - 1);
+    assert_int_equal(world_status(w)->pending_tasks, 0);
+    assert_int_equal(kv_begin(w->kv, false, &txn), 0);
+    assert_int_equal(kv_get(txn, key.data, key.len, &value), -E_NOENT); /* the row, too: all four have answered */
+    kv_abort(txn);
 }
 
 static void truncation_gives_chunks_back(void **state)
@@ -541,6 +652,10 @@ int main(void)
                                        T(a_new_chunk_in_the_map_is_a_new_version),
                                        T(a_map_that_is_known_is_not_told_again),
                                        T(a_failed_member_leaves_under_a_new_generation),
+                                       T(a_member_that_left_is_brought_up_to_date),
+                                       T(a_member_that_left_is_waited_for),
+                                       T(a_member_that_left_and_stays_away_is_replaced),
+                                       T(what_a_member_left_goes_with_its_chunk),
                                        T(truncation_gives_chunks_back),
                                        T(an_upload_appears_as_a_whole),
                                        T(an_object_takes_over_the_bytes_of_files),
