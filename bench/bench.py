@@ -255,6 +255,28 @@ def local_reads(c, report):
         report.figure(name, [(t * 1e6, o * 1e6) for t, o in rows[1:]], 'us', 'pread', False)
 
 
+def mount_counters(mount):
+    return dict(line.split() for line in os.getxattr(mount, 'tarn.counters').decode().splitlines())
+
+
+def mount_raw_reads(c, report):
+    """After local_reads(): the same object through the mount, beside the same raw file."""
+    for options, how, counter in [('passthrough=on', 'passed through', 'passthrough_opens'),
+                                  ('passthrough=off', 'by descriptor', 'read_descriptor_bytes')]:
+        point = c.dir / how.replace(' ', '-')
+        point.mkdir()
+        c.ok('mount', '--options', options, point)
+        c.mounts.append(point)
+        for block, name in [(4 * KIB, '4 KiB'), (MIB, '1 MiB')]:
+            before = int(mount_counters(point)[counter])
+            rows = clustered(c, BUILD / 'bench/file_read', point / 'bench/local', c.dir / 'plain', block, RUNS + 1)
+            if int(mount_counters(point)[counter]) == before:
+                print(f'bench: {how} serves nothing on this machine: its figures are left out', file=sys.stderr)
+                break
+            report.figure(f'mount read {name}, {how}', [(t * 1e6, o * 1e6) for t, o in rows[1:]], 'us', 'pread of the raw file', False)
+        c.umount(point)
+
+
 def raw_write_rate(c, size, copies):
     """MiB a second of the disk when `copies` files of `size` bytes are written at once, over space that was written
     before, past the page cache, and on disk at the end."""
@@ -289,6 +311,7 @@ def puts(c, report):
 def bench_data(report):
     with cluster(nodes=3, meta=1) as c:
         local_reads(c, report)
+        mount_raw_reads(c, report)
         puts(c, report)
 
 

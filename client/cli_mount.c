@@ -30,7 +30,7 @@ int command_mount(int argc, char **argv)
     const struct cli_option options[] = {
         {"json", CLI_FLAG, &json, NULL, "print one JSON object when it is mounted", 0, 0},
         {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
-        {"options", CLI_STRING, &mount_options, "A,B", "mount options: relatime (as without), strictatime, noatime, session=SECONDS", 0, 0},
+        {"options", CLI_STRING, &mount_options, "A,B", "mount options: relatime (as without), strictatime, noatime, session=SECONDS, passthrough=auto|on|off, verify=always", 0, 0},
         {"log", CLI_STRING, &log, "FILE", "log file when in the background", 0, 0},
         {"foreground", CLI_FLAG, &foreground, NULL, "stay in the foreground", 0, 0},
     };

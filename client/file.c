@@ -112,6 +112,11 @@ int file_session(struct file *file, uint64_t *ret_session)
     return 0;
 }
 
+uint64_t file_size_known(const struct file *file)
+{
+    return file->inode->size;
+}
+
 void file_refresh(struct file *file)
 {
     CHECK_MAGIC(file, FILE_MAGIC);

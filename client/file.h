@@ -22,6 +22,7 @@ int file_adopt(struct meta *meta, struct stores *stores, const Tarn__Attr *attr,
 int file_close(struct file *file);
 uint64_t file_ino(const struct file *file);
 uint64_t file_handle(const struct file *file);
+uint64_t file_size_known(const struct file *file); /* as last told */
 /* Before a lock is asked for through the file: -E_NO_SESSION, or the session in which to ask. */
 int file_session(struct file *file, uint64_t *ret_session);
 /* Bytes read; short only at the end of the file as the metadata service knows it now. */

@@ -11,6 +11,8 @@
 
 /* Shared writable mappings of files opened with direct I/O (Linux 6.6); newer than our headers. */
 #define INIT_DIRECT_IO_ALLOW_MMAP (1ULL << 36)
+/* Reads of a handle from another file (Linux 6.9): fuse_init_out.max_stack_depth is the first of our headers' unused words. */
+#define INIT_PASSTHROUGH (1ULL << 37)
 
 /* Requests in flight are bounded by the kernel's max_background and the callers themselves; this bounds our
  * memory: a request's buffer is its own size, kept until the reply. */
@@ -26,16 +28,29 @@ static ssize_t channel_read(int fd, void *buf, size_t n, void *userdata)
     struct mount *mount = userdata;
     ssize_t got = read(fd, buf, n);
     const struct fuse_in_header *header = buf;
-    if (got >= (ssize_t)sizeof *header && header->opcode == FUSE_INIT)
+    if (got >= (ssize_t)sizeof *header && header->opcode == FUSE_INIT) {
+        const struct fuse_init_in *init = (const void *)(header + 1);
+        size_t have = (size_t)got - sizeof *header;
         mount->init_unique = header->unique;
+        mount->init_offer = have < offsetof(struct fuse_init_in, flags2) + sizeof init->flags2
+                                ? 0
+                                : init->flags | (uint64_t)init->flags2 << 32;
+    }
     return got;
 }
 
 /* Adds to the INIT reply what the kernel offered and libfuse does not know how to ask for. */
-static void complete_init(struct fuse_init_out *init)
+static void complete_init(struct mount *mount, struct fuse_init_out *init)
 {
     init->flags |= FUSE_INIT_EXT | FUSE_PARALLEL_DIROPS;
     init->flags2 |= (uint32_t)(INIT_DIRECT_IO_ALLOW_MMAP >> 32);
+#if FUSE_VERSION < FUSE_MAKE_VERSION(3, 17) /* later ones ask themselves: op_init() */
+    if (mount->passthrough != MOUNT_PASSTHROUGH_OFF && (mount->init_offer & INIT_PASSTHROUGH) != 0) {
+        init->flags2 |= (uint32_t)(INIT_PASSTHROUGH >> 32);
+        init->unused[0] = 1; /* max_stack_depth: chunk files are not on an overlay, an overlay may be on us */
+        mount->kernel_passes = true;
+    }
+#endif
 }
 
 static ssize_t channel_writev(int fd, struct iovec *iov, int n, void *userdata)
@@ -46,7 +61,7 @@ static ssize_t channel_writev(int fd, struct iovec *iov, int n, void *userdata)
         iov[1].iov_len >= offsetof(struct fuse_init_out, flags2) + sizeof(uint32_t)) {
         struct fuse_init_out init = {0};
         memcpy(&init, iov[1].iov_base, MIN(iov[1].iov_len, sizeof init));
-        complete_init(&init);
+        complete_init(mount, &init);
         struct iovec copy[2] = {iov[0], {.iov_base = &init, .iov_len = iov[1].iov_len}};
         mount->init_unique = 0;
         return writev(fd, copy, 2);

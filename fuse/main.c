@@ -1,5 +1,6 @@
 /* tarn-mount: the tree as a file system of this machine. */
 #include "mount.h"
+#include "passthrough.h"
 
 #include "common/cli.h"
 #include "common/config.h"
@@ -24,6 +25,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
     /* The service checks permissions and access control lists, and applies the umask where a default list does not
      * take its place: FUSE_CAP_POSIX_ACL would turn on the kernel's own check, which knows less. */
     conn->want &= ~(unsigned)(FUSE_CAP_SPLICE_READ | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_POSIX_ACL);
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+    struct mount *mount = userdata;
+    mount->kernel_passes = mount->passthrough != MOUNT_PASSTHROUGH_OFF && fuse_set_feature_flag(conn, FUSE_CAP_PASSTHROUGH);
+#endif
     conn->max_write = MOUNT_IO_MAX;
     conn->max_background = 64;
 }
@@ -153,6 +158,7 @@ static void mount_fini(struct mount *mount)
         meta_disconnect(mount->meta);
     list_foreach_safe(&mount->free_buffers, it, next) free(it);
     map_fini(&mount->lock_handles);
+    passthrough_fini(mount);
 }
 
 static void mount_fiber(void *arg)
@@ -272,34 +278,55 @@ static int into_background(struct process *process)
     exit(code);
 }
 
-/* The last of several that contradict each other counts, as mount(8) has it. */
-static bool options_parse(const char *text, struct mount *mount)
+/* A word of the mount options. False: there is none of that name. */
+static bool option_word(struct mount *mount, const char *word)
 {
     static const struct {
         const char *name;
-        enum mount_atime atime;
-    } known[] = {{"relatime", MOUNT_RELATIME}, {"strictatime", MOUNT_STRICTATIME}, {"noatime", MOUNT_NOATIME}};
-    while (*text != '\0') {
-        size_t n = strcspn(text, ","), i = 0;
+        size_t at;
+        int value;
+    } known[] = {
+        {"relatime", offsetof(struct mount, atime), MOUNT_RELATIME},
+        {"strictatime", offsetof(struct mount, atime), MOUNT_STRICTATIME},
+        {"noatime", offsetof(struct mount, atime), MOUNT_NOATIME},
+        {"passthrough=auto", offsetof(struct mount, passthrough), MOUNT_PASSTHROUGH_AUTO},
+        {"passthrough=on", offsetof(struct mount, passthrough), MOUNT_PASSTHROUGH_ON},
+        {"passthrough=off", offsetof(struct mount, passthrough), MOUNT_PASSTHROUGH_OFF},
+    };
+    _Static_assert(sizeof(enum mount_atime) == sizeof(int) && sizeof(enum mount_passthrough) == sizeof(int), "written as int");
+    if (strcmp(word, "verify=always") == 0 || strcmp(word, "verify=once") == 0) {
+        mount->verify_always = strcmp(word, "verify=always") == 0;
+        return true;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(known); i++) {
+        if (strcmp(known[i].name, word) != 0)
+            continue;
+        memcpy((char *)mount + known[i].at, &known[i].value, sizeof known[i].value);
+        return true;
+    }
+    return false;
+}
+
+/* The last of several that contradict each other counts, as mount(8) has it. */
+static bool options_parse(const char *text, struct mount *mount)
+{
+    char word[64];
+    for (size_t n; *text != '\0'; text += n + (text[n] == ',')) {
         unsigned seconds;
-        if (sscanf(text, "session=%u", &seconds) == 1) {
+        n = strcspn(text, ",");
+        snprintf(word, sizeof word, "%.*s", (int)MIN(n, sizeof word - 1), text);
+        if (sscanf(word, "session=%u", &seconds) == 1) {
             if (seconds < MOUNT_SESSION_S_MIN || seconds > MOUNT_SESSION_S_MAX) {
                 cli_complain("the mount option session takes %d to %d seconds", MOUNT_SESSION_S_MIN, MOUNT_SESSION_S_MAX);
                 return false;
             }
             mount->session_ms = seconds * 1000;
-            text += n + (text[n] == ',');
-            continue;
-        }
-        while (i < ARRAY_SIZE(known) && (strlen(known[i].name) != n || memcmp(known[i].name, text, n) != 0))
-            i++;
-        if (i == ARRAY_SIZE(known) && n > 0) {
-            cli_complain("tarn-mount knows no mount option '%.*s', only relatime, strictatime, noatime and session=SECONDS", (int)n, text);
+        } else if (n > 0 && !option_word(mount, word)) {
+            cli_complain("tarn-mount knows no mount option '%s', only relatime, strictatime, noatime, session=SECONDS, "
+                         "passthrough=auto|on|off and verify=always|once",
+                         word);
             return false;
         }
-        if (n > 0)
-            mount->atime = known[i].atime;
-        text += n + (text[n] == ',');
     }
     return true;
 }
@@ -329,7 +356,7 @@ int main(int argc, char **argv)
     const char *config = NULL, *options_text = NULL, *log_path = NULL;
     const struct cli_option options[] = {
         {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
-        {"options", CLI_STRING, &options_text, "A,B", "mount options: relatime (as without), strictatime, noatime, session=SECONDS", 0, 0},
+        {"options", CLI_STRING, &options_text, "A,B", "mount options: relatime (as without), strictatime, noatime, session=SECONDS, passthrough=auto|on|off, verify=always", 0, 0},
         {"log", CLI_STRING, &log_path, "FILE", "log file when in the background", 0, 0},
         {"foreground", CLI_FLAG, &foreground, NULL, "stay in the foreground", 0, 0},
     };
@@ -348,6 +375,9 @@ int main(int argc, char **argv)
         cli_complain("%s", why);
         return cli_exit_for(err);
     }
+    process.config.verify_always |= process.mount.verify_always;
+    if (process.config.verify_always)
+        process.mount.passthrough = MOUNT_PASSTHROUGH_OFF;
     int code = check_point(argv[1], point);
     if (code != CLI_OK)
         return code;

@@ -26,6 +26,9 @@
 /* When a read moves the atime: mount(8). */
 enum mount_atime { MOUNT_RELATIME, MOUNT_STRICTATIME, MOUNT_NOATIME };
 
+/* Which files the kernel may read from a chunk's file by itself (passthrough.h). */
+enum mount_passthrough { MOUNT_PASSTHROUGH_AUTO, MOUNT_PASSTHROUGH_ON, MOUNT_PASSTHROUGH_OFF };
+
 #define MOUNT_SESSION_S_MIN 2
 #define MOUNT_SESSION_S_MAX 3600
 
@@ -39,11 +42,19 @@ struct mount {
     struct fuse_session *session;
     const char *point;
     struct fiber_group requests; /* fibers between arrival and reply */
+    enum mount_passthrough passthrough;
+    bool verify_always;      /* by option; the configuration may say so as well */
+    bool kernel_passes;      /* the kernel has agreed to pass through, and could so far */
+    struct map open_modes;   /* inode → struct open_mode of passthrough.c */
+    uint64_t opens_through, opens_through_bytes; /* handles the kernel serves by itself, and the sizes of their files */
+    uint64_t init_offer;     /* flags of the kernel's INIT */
     uint64_t init_unique;    /* of the INIT request whose reply is completed in channel.c */
     struct list free_buffers; /* MOUNT_IO_MAX each, for reads */
     unsigned n_free_buffers;
     struct map lock_handles; /* inode → number of open handles through which locks were asked for */
 };
+
+struct open_mode;
 
 /* An open file as the kernel's fh points to it. */
 struct mount_file {
@@ -53,6 +64,8 @@ struct mount_file {
     /* Which kinds of locks were ever asked for through it: only then is anything released at close. */
     bool locked_fcntl, locked_flock;
     bool locked; /* counted in the mount's lock_handles */
+    struct open_mode *mode; /* of its inode, in which it is counted (passthrough.c); NULL = not yet */
+    bool through;           /* the kernel knows the handle as one that passes through */
 };
 
 
@@ -88,6 +101,10 @@ void mount_reply_attr(fuse_req_t req, const Tarn__Attr *attr);
 /* A change or query whose reply is an Entry (or, for OP_LOOKUP, a LookupReply). */
 int mount_call(fuse_req_t req, unsigned op, ProtobufCMessage *request, Tarn__Ctx **ctx,
                const ProtobufCMessageDescriptor *reply_type, void *ret_reply);
+
+/* counters.c: true when the attribute is the mount's own; it was replied then. */
+#define MOUNT_COUNTERS "tarn.counters"
+bool counters_reply(fuse_req_t req, uint64_t ino, const char *name, size_t size);
 
 /* channel.c: the kernel's side. Runs until the file system is unmounted. */
 int channel_init(struct mount *mount);

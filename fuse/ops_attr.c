@@ -182,6 +182,8 @@ static int get_xattr(fuse_req_t req, fuse_ino_t ino, const char *name, Tarn__Get
 void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
     Tarn__GetXattrReply *reply = NULL;
+    if (counters_reply(req, ino, name, size))
+        return;
     int err = get_xattr(req, ino, name, &reply);
     if (err == 0 && reply->n_pairs == 0)
         err = -E_NODATA;

@@ -1,5 +1,6 @@
 /* Regular files: open, create, read, write, and what close does. */
 #include "mount.h"
+#include "passthrough.h"
 
 #define FREE_BUFFERS_MAX 32
 
@@ -59,9 +60,15 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (open == NULL) {
         file_close(file);
         mount_reply_err(req, -E_NOMEM);
-    } else if (fuse_reply_open(req, fi) == -ENOENT) { /* the open(2) was interrupted: nobody will release it */
-        file_close(file);
-        free(open);
+    } else {
+        bool refused;
+        int replied = passthrough_reply_open(req, open, fi, &refused);
+        if (!refused && replied == -ENOENT) /* the open(2) was interrupted: nobody will release it */
+            passthrough_release(req, open);
+        if (refused || replied == -ENOENT) {
+            file_close(file);
+            free(open);
+        }
     }
 }
 
@@ -92,6 +99,10 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     if (err == 0 && reply->attr->type != TARN__FILE_TYPE__FT_FILE)
         err = -E_STALE;
     struct mount_file *open = err == 0 ? mount_file_create(file, reply->attr->ino, fi) : NULL;
+    if (open != NULL && passthrough_note_plain(mount, open) != 0) {
+        free(open);
+        open = NULL;
+    }
     if (open == NULL) {
         if (file != NULL)
             file_close(file);
@@ -100,6 +111,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
         struct fuse_entry_param entry = {.ino = reply->attr->ino};
         attr_to_stat(reply->attr, &entry.attr);
         if (fuse_reply_create(req, &entry, fi) == -ENOENT) {
+            passthrough_release(req, open);
             file_close(file);
             free(open);
         }
@@ -170,6 +182,7 @@ void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (open->locked_fcntl)
         lock_drop_handle(req, ino, file_handle(open->file));
     lock_forget_handle(mount_of(req), open);
+    passthrough_release(req, open);
     /* One mark for all reads of the handle; that it failed is nobody's concern. */
     if (open->read_ns != 0)
         (void)file_mark_read(open->file, open->read_ns, mount_of(req)->atime == MOUNT_STRICTATIME);

@@ -9,8 +9,8 @@
 #define TARN_METADATA_RECORD_VIEW_H
 
 #include "record.h"
+#include "proto/ino.h"
 
-#define INO_SNAPSHOT_SHIFT 52
 #define INO_CLONE_SHIFT 40
 #define SNAPSHOT_ID_MAX 4094u  /* snapshots that live at a time */
 #define SNAPSHOT_LIST_ID 4095u /* in place of a snapshot: the directory of a directory's snapshots */
@@ -18,10 +18,6 @@
 #define SNAPSHOT_DIR ".snapshot"
 #define COVER_ROOTS_MAX 4
 
-static inline uint32_t ino_snapshot(uint64_t ino)
-{
-    return (uint32_t)(ino >> INO_SNAPSHOT_SHIFT);
-}
 static inline uint32_t ino_clone(uint64_t ino)
 {
     return (uint32_t)(ino >> INO_CLONE_SHIFT) & 0xfffu;

@@ -57,16 +57,21 @@ class Result:
 
 
 class Cluster:
-    def __init__(self, nodes=3, meta=1, racks=1):
+    def __init__(self, nodes=3, meta=1, racks=1, own_file_system=False):
         self.dir = Path(tempfile.mkdtemp(prefix='tarn-test-'))
         self.home = self.dir / 'c'
         self.numbers = ['--nodes', str(nodes), '--meta', str(meta), '--racks', str(racks)]
         self.mounts = []
         self.buckets = set()
+        self.own_file_system = own_file_system  # its free space is nobody else's business then
         self.env = dict(os.environ, LC_ALL='C.UTF-8')
 
     # ---- life
     def up(self):
+        if self.own_file_system:
+            self.home.mkdir()
+            done = self.run('mount', '-t', 'tmpfs', '-o', 'size=4g', 'tarn-test', self.home)
+            self.own_file_system = done.code == 0
         done = self.tarn('cluster', 'up', '--dir', str(self.home), *self.numbers)
         assert done.code == 0, f'cluster up: {done}\n{self.logs()}'
         for line in (self.home / 'tarn.env').read_text().splitlines():
@@ -84,6 +89,8 @@ class Cluster:
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        if self.own_file_system:
+            self.run('umount', '-l', self.home)
         if not os.environ.get('TARN_KEEP'):
             shutil.rmtree(self.dir, ignore_errors=True)
         assert not left, f'processes left behind: {left}'
