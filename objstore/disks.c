@@ -63,7 +63,7 @@ static void options_take(struct store *s, struct disks *d, const struct store_op
     d->options = (struct volume_options){.cluster_id = options->auth->cluster_id, .journal_bytes = options->journal_bytes,
                                          .reserve_bytes = options->reserve_bytes, .capacity = options->capacity,
                                          .files_max = options->files_max, .boot = options->boot,
-                                         .deleting = handover_drop, .deleting_arg = s};
+                                         .withdraw = handover_drop, .withdraw_arg = s};
     d->claim = options->claim;
     d->claim_arg = options->claim_arg;
     d->n = options->dirs != NULL ? options->n_dirs : 1;

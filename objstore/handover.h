@@ -21,8 +21,8 @@
  * descriptor follows; the mount made of it is not asked back, it goes with its task. */
 int handover_fd(struct store *store, struct rpc_request *request, const Tarn__ChunkFd *message);
 
-/* volume_options.deleting: the chunk goes from the volume, deleted or moved, and the holders of its file are told. Does not wait.
- * The caller holds all of its cells for writing, so no handover is under way. */
+/* volume_options.withdraw: the chunk goes from the volume, deleted or moved, or is damaged, and the holders of its file are told.
+ * Does not wait. The caller holds cells of it, so no handover is under way. */
 void handover_drop(void *store, const struct volume *volume, uint64_t chunk);
 
 /* rpc_service.closed: what the connection was given is not asked back any more. */

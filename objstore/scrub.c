@@ -2,7 +2,6 @@
 
 #include "background.h"
 #include "cells.h"
-#include "handover.h"
 #include "verified.h"
 #include "common/err.h"
 #include "common/log.h"
@@ -168,7 +167,6 @@ static bool to_be_read(const struct scrub *s, const struct chunk *c)
 static void doubt(struct scrub *s, struct chunk *c)
 {
     verified_gone(s->volume, c);
-    handover_drop(s->store, s->volume, c->id);
 }
 
 /* Held for a window: a write or a deletion does not wait for the rest. *ret_length: of the chunk, 0 = not to be read. */

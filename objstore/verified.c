@@ -272,6 +272,8 @@ void verified_note(struct volume *v, struct chunk *c)
 
 void verified_gone(struct volume *v, struct chunk *c)
 {
+    if (v->withdraw != NULL)
+        v->withdraw(v->withdraw_arg, v, c->id);
     if (!c->verified)
         return;
     c->verified = false;

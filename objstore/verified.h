@@ -29,7 +29,8 @@ int verified_open(struct volume *volume, struct verified **ret);
 void verified_close(struct verified *verified); /* NULL allowed */
 /* Every cell of the chunk was just read and right; the caller holds them all, or knows that it is sealed. Waits. */
 void verified_note(struct volume *volume, struct chunk *chunk);
-/* The chunk is about to go, or a cell of it did not match: it counts as never read. Waits. */
+/* The chunk is about to go, or a cell of it did not match: it counts as never read, and who was given its file is told to
+ * close it (volume_options.withdraw). The caller holds cells of it, so it is not being handed out just now. Waits. */
 void verified_gone(struct volume *volume, struct chunk *chunk);
 
 /* ---- the bytes. Pure; a decoder refuses with -E_CORRUPT (-E_VERSION) and leaves *ret untouched. ---- */

@@ -470,8 +470,8 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
     v->io = io;
     snprintf(v->dir, sizeof v->dir, "%s", options->dir);
     v->capacity = options->capacity;
-    v->deleting = options->deleting;
-    v->deleting_arg = options->deleting_arg;
+    v->withdraw = options->withdraw;
+    v->withdraw_arg = options->withdraw_arg;
     v->reserve_bytes = options->reserve_bytes != 0 ? options->reserve_bytes : VOLUME_RESERVE_BYTES;
     v->files_max = options->files_max != 0 ? options->files_max : VOLUME_FILES_MAX;
     list_init(&v->open);
@@ -568,8 +568,6 @@ int volume_record(struct volume *v, struct chunk *c, struct record *record,
 int volume_delete(struct volume *v, struct chunk *c)
 {
     struct record record = {.type = RECORD_DELETE};
-    if (v->deleting != NULL)
-        v->deleting(v->deleting_arg, v, c->id);
     verified_gone(v, c); /* before it is gone: see verified.h */
     int err = volume_record(v, c, &record, NULL);
     if (err == 0)

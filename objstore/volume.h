@@ -34,9 +34,10 @@ struct volume_options {
     uint64_t reserve_bytes; /* 0 = default */
     uint64_t capacity;      /* of its file system, for chunks; 0 = all of it */
     unsigned files_max;     /* 0 = default */
-    /* The chunk's file is about to be removed; may not wait. NULL: nobody wants to know. */
-    void (*deleting)(void *arg, const struct volume *volume, uint64_t chunk);
-    void *deleting_arg;
+    /* Who was given the chunk's file is to close it: it is about to be removed, or a cell does not match. May not wait, and
+     * somebody holds cells of the chunk. NULL: nobody is given files. */
+    void (*withdraw)(void *arg, const struct volume *volume, uint64_t chunk);
+    void *withdraw_arg;
     const char *boot;       /* differs from boot to boot of the machine; NULL = not known */
 };
 #define VOLUME_BOOT_MAX 64
@@ -49,8 +50,8 @@ struct volume {
     struct index index;
     struct journal *journal;
     struct buffers buffers;
-    void (*deleting)(void *arg, const struct volume *volume, uint64_t chunk);
-    void *deleting_arg;
+    void (*withdraw)(void *arg, const struct volume *volume, uint64_t chunk);
+    void *withdraw_arg;
     struct damages damages; /* found and not yet repaired */
     struct scrub *scrub;    /* while the store serves */
     uint64_t reserve_bytes, capacity;

@@ -179,6 +179,10 @@ static void what_rots_is_not_handed_out(struct store *store, struct rpc_client *
     volume_chunk_path(store->volumes[0], 46, path);
     while (!is_verified(store, 46))
         fiber_yield();
+    struct told told = {0};
+    rpc_client_on_push(client, on_push, on_lost, &told);
+    assert_int_equal(ask(client, 46, &fd), 0);
+    close(fd);
     int file = open(path, O_RDWR);
     assert_int_equal(pwrite(file, "rotten", 6, CELL_BYTES * 3), 6);
     close(file);
@@ -189,7 +193,11 @@ static void what_rots_is_not_handed_out(struct store *store, struct rpc_client *
     get.length = 100;
     assert_int_equal(call_simple(client, OP_CHUNK_GET, &get.base, NULL), -E_CORRUPT);
     assert_false(is_verified(store, 46));
+    while (told.n == 0)
+        assert_int_equal(fiber_queue_wait(&told.wake, 0), 0);
+    assert_int_equal(told.chunk, 46);
     assert_int_equal(ask(client, 46, &fd), -E_CORRUPT);
+    rpc_client_on_push(client, NULL, NULL, NULL);
 }
 
 static void first_life(struct store *store)
