@@ -1,7 +1,7 @@
 /* A chunk store: the volumes of a node's disks served over rpc, and a member of the cluster. Runs on any io,
  * so several of them live in one simulation. Rooms: disks (which volumes there are), ops (the requests),
- * forward (to the other members), handover (descriptors), beat (join, heartbeat, tasks), rebuild (copying
- * a chunk here).
+ * forward (to the other members), handover (descriptors), beat (join, heartbeat), tasks (what the service
+ * asks for), rebuild and build (a chunk is copied here, a shard computed), pace (how fast).
  * Threads: the io's; all calls are made from fibers. */
 #ifndef TARN_OBJSTORE_STORE_H
 #define TARN_OBJSTORE_STORE_H
