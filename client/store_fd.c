@@ -204,6 +204,12 @@ static int pass(struct stores *stores, const struct near *near, uint64_t chunk, 
     return 0;
 }
 
+static bool passes_now(const struct stores *stores, const struct store_peer *peer)
+{
+    uint64_t now = io_mono_ms(stores->io);
+    return now >= peer->no_fd_until_ms && now >= peer->suspect_until_ms;
+}
+
 static bool near_socket(struct stores *stores, const Tarn__Extent *extent, struct near *ret)
 {
     for (size_t i = 0; i < extent->n_replicas; i++) {
@@ -211,7 +217,7 @@ static bool near_socket(struct stores *stores, const Tarn__Extent *extent, struc
         if (!replica->ready || !store_replica_has_socket(stores, replica))
             continue;
         struct store_peer *peer = store_peer_get(stores, replica->local);
-        if (!peer || io_mono_ms(stores->io) < peer->no_fd_until_ms)
+        if (!peer || !passes_now(stores, peer))
             continue;
         *ret = (struct near){.peer = peer, .disk = replica->disk};
         return true;
@@ -244,6 +250,8 @@ static int fd_ask(struct stores *stores, const struct near *near, uint64_t chunk
         return r;
     if (passes_nothing(r)) {
         peer->no_fd_until_ms = io_mono_ms(stores->io) + NO_FD_MS;
+        if (r == -E_TIMEOUT)
+            peer->suspect_until_ms = peer->no_fd_until_ms; /* reads need not wait for it, too */
         return -E_NOTSUP;
     }
     return fd_keep(stores, peer, chunk, generation, fd, ret);
@@ -264,9 +272,9 @@ static int fd_get(struct stores *stores, const Tarn__Extent *extent, struct stor
         r = fiber_mutex_lock(&near.peer->passing);
         if (r < 0)
             return r;
-        entry = fd_kept(stores, extent); /* whoever held the mutex may have asked for the same */
+        entry = fd_kept(stores, extent); /* whoever held the mutex may have asked for the same, or in vain */
         if (!entry)
-            r = fd_ask(stores, &near, chunk, generation, &entry);
+            r = !passes_now(stores, near.peer) ? -E_NOTSUP : fd_ask(stores, &near, chunk, generation, &entry);
         fiber_mutex_unlock(&near.peer->passing);
     }
     if (r < 0)

@@ -142,6 +142,10 @@ int tarn_counters(struct tarn *tarn, struct tarn_counters *ret)
         .rack = c.stores.read_rack,
         .remote = c.stores.read_remote,
         .written = c.stores.written,
+        .computed = c.stores.read_degraded,
+        .decompressed = c.stores.read_compressed,
+        .hedged = c.stores.read_hedged,
+        .hedges_won = c.stores.hedges_won,
     };
     return 0;
 }

@@ -58,6 +58,11 @@ struct tarn_counters {
     uint64_t rack;    /* from a store in the same rack */
     uint64_t remote;
     uint64_t written; /* to all copies: counted once */
+    /* Of the bytes read: */
+    uint64_t computed;     /* no copy gave them: computed from other shards of their parity group */
+    uint64_t decompressed;
+    /* Requests for bytes for which a second place was asked because the first was late, and those that it answered first. */
+    uint64_t hedged, hedges_won;
 };
 int tarn_counters(struct tarn *tarn, struct tarn_counters *ret);
 
