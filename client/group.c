@@ -165,6 +165,8 @@ static void fetch_run(void *arg)
                            &tarn__group_reply__descriptor, &reply, NULL);
     if (fetch->err == 0)
         fetch->err = reply_check(reply);
+    if (fetch->err < 0 && fetch->err != -E_NOENT && fetch->err != -E_CANCELED)
+        log_warn("what parity group %llx is made of cannot be learned: %s", (unsigned long long)fetch->id, err_sentence(fetch->err));
     struct groups *groups = fetch->groups;
     if (fetch->err == 0 && groups)
         fetch->err = group_keep(groups, fetch->id, take_ptr(reply));

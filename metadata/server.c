@@ -372,6 +372,7 @@ static const struct rpc_op ops[] = {
     OTHER(STATUS, status, handle_status),
     QUERY(POLICY_GET, policy_get),
     QUERY(HEAL_STATUS, heal_status),
+    QUERY(GROUP_GET, group_get),
     QUERY(USER_GET, user_get),
     QUERY(JOB_GET, job_get),
     QUERY(JOB_LIST, job_list),
