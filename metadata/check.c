@@ -24,6 +24,7 @@ static const struct {
     {"efr", check_room_leases},
     {"NnYJjqit", check_room_cluster},
     {"vxmk", check_room_views},
+    {"12", check_room_pieces},
 };
 
 /* ------------------------------------------------------------------ what rooms use */

@@ -179,9 +179,11 @@ static void see_replicas(struct check *check, const struct chunks *chunks, const
     }
     struct group g;
     bool computed = chunk->coded && group_of(check, chunk, &g) && group_level(&g) > 0;
-    if (chunk_counts(chunk) && ready == 0 && !computed)
+    if (!chunk_counts(chunk))
+        return;
+    if (ready == 0 && !computed)
         check_violation(check, "C4", "chunk %llu has no ready replica", (unsigned long long)chunk->id);
-    if (chunk->state != TARN__CHUNK_STATE__CHUNK_DELETING && !chunks->recount && live != chunk->live)
+    if (!chunks->recount && live != chunk->live)
         check_violation(check, "C12", "chunk %llu says that it has %u live copies, it has %u", (unsigned long long)chunk->id,
                         chunk->live, live);
 }

@@ -119,6 +119,8 @@ static int see_chunk(struct check *check, const struct key *key, struct kv_val v
         count_replica(disks, &chunk, &chunk.replicas[i]);
     if (chunk_counts(&chunk))
         see_need(check, &chunk, disks);
+    else if (chunk.since_ns != 0)
+        check_violation(check, "D3", "chunk %llu counts for nothing and is noted as in need", (unsigned long long)chunk.id);
     return 0;
 }
 

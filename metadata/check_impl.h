@@ -54,4 +54,6 @@ int check_room_leases(struct check *check);  /* check_lease.c: exclusive leases,
 int check_room_cluster(struct check *check); /* check_cluster.c: nodes, users, jobs and tasks */
 int check_room_views(struct check *check);   /* check_view.c: snapshots, clones, history; who refers to a chunk */
 
+int check_room_pieces(struct check *check);  /* check_piece.c: pieces of containers, what is being packed */
+
 #endif

@@ -7,6 +7,7 @@
 #include "group_make.h"
 #include "group_plan.h"
 #include "heal_state.h"
+#include "piece.h"
 
 int chunk_get(struct tables *t, uint64_t id, struct chunk *ret)
 {
@@ -408,6 +409,8 @@ int chunk_delete(struct tables *t, struct chunk *chunk)
         err = tables_del(t, &open);
     if (err == 0 && (chunk->flags & CHUNK_PENDING))
         err = tables_del(t, &pending);
+    if (err == 0 && chunk->body != 0)
+        err = piece_leave(t, chunk);
     chunk->state = TARN__CHUNK_STATE__CHUNK_DELETING;
     for (unsigned i = 0; i < chunk->n_replicas && err == 0; i++)
         err = chunk_replica_drop(t, chunk, i);

@@ -7,6 +7,7 @@
 #include "heal.h"
 #include "heal_kept.h"
 #include "heal_state.h"
+#include "pack.h"
 
 #define INVENTORY_MAX 10000 /* chunks in one message */
 /* After a failed COPY the chunk waits before the next try: another source or target may be better
@@ -165,7 +166,8 @@ static int done_copy(struct tables *t, struct chunk *chunk, unsigned index,
 /* A report about a chunk that is gone, or does not count this disk among its own. */
 static int done_stray(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone *done)
 {
-    bool wrote = done->kind == TARN__CHUNK_TASK__KIND__COPY || done->kind == TARN__CHUNK_TASK__KIND__BUILD;
+    bool wrote = done->kind == TARN__CHUNK_TASK__KIND__COPY || done->kind == TARN__CHUNK_TASK__KIND__BUILD ||
+                 done->kind == TARN__CHUNK_TASK__KIND__PACK;
     if (!wrote || done->status != 0)
         return 0;
     struct chunk gone = {.id = done->chunk, .generation = done->generation};
@@ -196,6 +198,9 @@ static int done_apply(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone
     case TARN__CHUNK_TASK__KIND__REPAIR:
         err = damage_done(t, &chunk, (unsigned)index, done);
         break;
+    case TARN__CHUNK_TASK__KIND__PACK:
+        err = pack_job_done(t, &chunk, (unsigned)index, done);
+        break;
     case TARN__CHUNK_TASK__KIND__DELETE:
         /* Also when it failed: what is left there is unknown to us and goes with the next
          * inventory. */
@@ -217,7 +222,11 @@ static int done_apply(struct tables *t, uint32_t disk, const Tarn__ChunkTaskDone
     unsigned ready = chunk_ready(&chunk);
     bool surplus = chunk.state == TARN__CHUNK_STATE__CHUNK_SEALED &&
                    (ready > chunk.want || (ready == chunk.want && heal_keeps(&chunk)));
-    return err == 0 && surplus && done->kind != TARN__CHUNK_TASK__KIND__DELETE ? heal_trim(t, &chunk) : err;
+    if (err == 0 && surplus && done->kind != TARN__CHUNK_TASK__KIND__DELETE)
+        err = heal_trim(t, &chunk);
+    if (err != 0 || done->kind == TARN__CHUNK_TASK__KIND__DELETE)
+        return err;
+    return chunk.flags & CHUNK_MAKING ? pack_job_wake(t, &chunk) : pack_consider(t, &chunk);
 }
 
 /* Only what was asked counts, and only once: the queued task is the ticket. */

@@ -15,6 +15,7 @@
 #include "heal_kept.h"
 #include "namespace.h"
 #include "ops.h"
+#include "piece.h"
 #include "quota.h"
 #include "session.h"
 
@@ -134,30 +135,39 @@ static int install(struct tables *t, struct inode *inode, struct extent *extent,
     return err == 0 ? chunk_save(t, chunk) : err;
 }
 
+/* What a clone is made from. When its members do not have the source as a chunk, whoever writes copies it. */
+static int source_fill(struct tables *t, const struct write_plan *plan, const struct chunk *chunk, const struct chunk *source,
+                       const struct cluster *cluster, Tarn__ChunkReply *reply, struct extent_message *from)
+{
+    reply->extent->clone_of = source->id;
+    reply->extent->clone_generation = source->generation;
+    reply->extent->clone_length = MIN(chunk->length, source->length); /* behind that are zeros */
+    if (source->body == 0 && source->group == 0)
+        return 0;
+    reply->source = &from->extent;
+    return piece_extent(t, &plan->source, source, cluster, from);
+}
+
 /* version: the inode's when this command changed its map, else 0. size: the file's, 0 where nobody needs it. */
 static int reply_chunk(struct tables *t, const struct extent *extent, const struct chunk *chunk,
                        uint64_t version, uint64_t size, const struct write_plan *plan, const struct chunk *source)
 {
     _cleanup_(cluster_fini) struct cluster cluster;
-    int err = clustermap_load(t, &cluster);
-    if (err != 0)
-        return err;
-    struct extent_message e;
-    extent_message_fill(extent, chunk, &cluster, &e);
+    struct extent_message e, from;
     Tarn__ChunkReply reply = TARN__CHUNK_REPLY__INIT;
+    int err = clustermap_load(t, &cluster);
+    if (err == 0)
+        err = piece_extent(t, extent, chunk, &cluster, &e);
     reply.extent = &e.extent;
     reply.version = version;
     reply.size = size;
-    if (source != NULL) {
-        e.extent.clone_of = source->id;
-        e.extent.clone_generation = source->generation;
-        e.extent.clone_length = MIN(chunk->length, source->length); /* behind that are zeros */
-    }
+    if (err == 0 && source != NULL)
+        err = source_fill(t, plan, chunk, source, &cluster, &reply, &from);
     if (plan != NULL && plan->inline_data) {
         reply.inline_data.data = plan->inode.data;
         reply.inline_data.len = plan->inode.data_len;
     }
-    return tables_reply(t, &reply.base);
+    return err == 0 ? tables_reply(t, &reply.base) : err;
 }
 
 static void plan_fini(struct write_plan *plan)
@@ -165,13 +175,16 @@ static void plan_fini(struct write_plan *plan)
     inode_fini(&plan->inode);
 }
 
-static int write_clone(struct tables *t, struct write_plan *plan)
+static int write_clone(struct tables *t, struct write_plan *plan, uint32_t writer)
 {
     struct chunk source, chunk;
     uint64_t end;
     int err = chunk_get(t, plan->source.chunk, &source);
-    if (err == 0)
+    struct chunk_place place = {writer, plan->inode.ino, plan->extent.offset >> plan->policy.shift};
+    if (err == 0 && source.body == 0 && source.group == 0)
         err = make_clone(t, &source, &chunk);
+    else if (err == 0) /* its members do not have the source as a chunk */
+        err = chunk_make(t, &plan->policy, &place, &chunk);
     if (err == 0)
         err = make_pending(t, plan, plan->source.length, &chunk);
     if (err == 0)
@@ -228,7 +241,7 @@ int chunk_cmd_write(struct tables *t, const void *message)
     if (err != 0)
         return err;
     if (plan.clone)
-        return write_clone(t, &plan);
+        return write_clone(t, &plan, m->writer_node);
     if (plan.fresh || plan.inline_data)
         return write_new(t, &plan, m->writer_node);
     return reply_chunk(t, &plan.extent, &current, 0, plan.inode.size, NULL, NULL);
@@ -315,7 +328,7 @@ int chunk_cmd_swap(struct tables *t, const void *message)
 static int reply_failed(struct tables *t, const struct chunk *chunk)
 {
     struct extent extent = {.chunk = chunk->id, .length = chunk->length};
-    if (!(chunk->flags & CHUNK_OF_UPLOAD)) {
+    if (!(chunk->flags & CHUNK_OF_UPLOAD) && chunk->kind == CHUNK_DATA) {
         bool covers;
         struct extent found;
         int err = extent_find(t, chunk->owner, chunk->owner_offset, &found, &covers);

@@ -4,6 +4,7 @@
 #include "common/err.h"
 #include "group_plan.h"
 #include "namespace.h"
+#include "pack.h"
 
 #define RETRY_NS (5 * 1000000000ull) /* after what was made anew had to be given up */
 
@@ -83,7 +84,7 @@ int group_candidate(struct tables *t, const struct chunk *before, const struct c
         return candidate_drop(t, before);
     struct policy policy;
     int err = policy_of_chunk(t, chunk, &policy);
-    return err == 0 && policy.code_k != 0 ? candidate_add(t, chunk) : err;
+    return err == 0 && policy.code_k != 0 && !pack_compresses(chunk, &policy) ? candidate_add(t, chunk) : err;
 }
 
 static int follow_coded(struct tables *t, struct chunk *chunk, const struct policy *policy)
@@ -116,7 +117,7 @@ int group_follow(struct tables *t, struct chunk *chunk, const struct policy *pol
         return err;
     if (!group_is_candidate(chunk))
         return 0;
-    return policy->code_k != 0 ? candidate_add(t, chunk) : candidate_drop(t, chunk);
+    return policy->code_k != 0 && !pack_compresses(chunk, policy) ? candidate_add(t, chunk) : candidate_drop(t, chunk);
 }
 
 int group_due_drop(struct tables *t, uint64_t group)

@@ -8,6 +8,7 @@
 #include "heal_impl.h"
 #include "heal_kept.h"
 #include "namespace.h"
+#include "pack.h"
 #include "quota.h"
 #include "snapshot_tree.h"
 
@@ -130,13 +131,19 @@ int healer_chunk(struct healer *h, struct chunk *chunk, bool may_add, bool impro
     /* C8: an open chunk is not copied: its writers would not know. It is when it is sealed. */
     if (chunk->state != TARN__CHUNK_STATE__CHUNK_SEALED || !chunk_counts(chunk))
         return 0;
+    return healer_place(h, chunk, NULL, may_add, improve, ret);
+}
+
+int healer_place(struct healer *h, struct chunk *chunk, const struct policy *policy, bool may_add, bool improve,
+                 struct heal_decision *ret)
+{
     struct heal_chunk view;
     bool changed = false, wait = false;
     int err = chunk_seal_again(h->t, chunk, &changed);
     if (err == 0)
         err = heal_kept(h, chunk, may_add, &changed, &wait);
     if (err == 0)
-        err = healer_view(h->t, chunk, NULL, &view);
+        err = healer_view(h->t, chunk, policy, &view);
     if (err != 0)
         return err;
     heal_decide(&view, &h->map, improve, &h->t->prng, ret);
@@ -304,7 +311,9 @@ int heal_step(struct tables *t)
         err = damage_step(t);
     if (err == 0 && !endangered_waits(t, t->now))
         err = heal_endangered(t);
-    return err == 0 ? heal_move_step(t) : err;
+    if (err == 0)
+        err = heal_move_step(t);
+    return err == 0 ? pack_step(t) : err;
 }
 
 static bool endangered_due(struct tables *t, const struct cluster *cluster, uint64_t now)
@@ -324,7 +333,7 @@ bool heal_due(struct tables *t, uint64_t now)
 {
     struct key garbage = key_table(TABLE_GARBAGE), to_seal = key_table(TABLE_TO_SEAL);
     if (tables_any(t, &garbage) || tables_any(t, &to_seal) || ns_upgrade_due(t) ||
-        quota_due(t) || snapshot_work_due(t) || damage_due(t, now))
+        quota_due(t) || snapshot_work_due(t) || damage_due(t, now) || pack_due(t, now))
         return true;
     _cleanup_(cluster_fini) struct cluster cluster;
     struct heal_state heal;

@@ -39,6 +39,10 @@ int healer_copy_to(struct healer *h, struct chunk *chunk, unsigned index, size_t
 /* Decides and carries out, and saves when something changed. `may_add` false: copies only leave. */
 int healer_chunk(struct healer *h, struct chunk *chunk, bool may_add, bool improve, struct heal_decision *ret);
 
+/* The same for a sealed chunk that nothing depends on yet, with the affinity of `policy` (NULL: none). */
+int healer_place(struct healer *h, struct chunk *chunk, const struct policy *policy, bool may_add, bool improve,
+                 struct heal_decision *ret);
+
 /* heal_move.c: one step of what is most due of walk, drain, domains and balance. */
 int heal_move_step(struct tables *t);
 bool heal_move_due(struct tables *t, const struct cluster *cluster, const struct heal_state *heal, uint64_t now);

@@ -11,6 +11,7 @@
 #include "group_make.h"
 #include "heal_impl.h"
 #include "namespace.h"
+#include "pack.h"
 
 #define ROUND_PAUSE_NS 1000000000ull
 #define IDLE_PAUSE_NS (10 * 1000000000ull) /* between two looks whether the fill is balanced */
@@ -62,16 +63,20 @@ static int walk_chunk(struct walk *w, const struct row *row)
     /* Rows of version 1 do not say whether their number of copies was a file's own: they keep it. */
     bool of_file = !(chunk.flags & (CHUNK_OF_UPLOAD | CHUNK_PENDING)) && !w->counting && chunk.kind == CHUNK_DATA &&
                    chunk.state != TARN__CHUNK_STATE__CHUNK_DELETING;
-    if (!chunk_counts(&chunk) && chunk.state != TARN__CHUNK_STATE__CHUNK_DELETING)
+    if (chunk.flags & CHUNK_MAKING)
         return 0;
     if (of_file)
         err = owner_policy(w, &chunk);
+    if (chunk.body != 0) /* a piece: its container is of one class, and it moves to another one */
+        return err == 0 && w->known ? pack_consider_under(w->h.t, &chunk, &w->policy) : err;
     if (err == 0 && of_file && w->known) {
         chunk.wish = w->policy.copies;
         chunk.domain = w->policy.domain;
         err = group_follow(w->h.t, &chunk, &w->policy);
     }
     chunk.want = chunk_target(chunk.wish, w->places);
+    if (err == 0 && of_file && w->known)
+        err = pack_consider_under(w->h.t, &chunk, &w->policy);
     bool same = chunk.counted && chunk.wish == before.wish && chunk.want == before.want && chunk.domain == before.domain;
     if (err != 0 || same)
         return err;
@@ -274,6 +279,8 @@ static int chunk_policy(struct tables *t, const struct chunk *chunk, struct poli
 {
     _cleanup_(inode_fini) struct inode inode = {0};
     policy_default(ret);
+    if (chunk->kind == CHUNK_CONTAINER)
+        return pack_policy(t, chunk, ret);
     if (chunk->kind != CHUNK_DATA) /* it has no file */
         return 0;
     int err = ns_inode_get(t, chunk->owner, &inode);

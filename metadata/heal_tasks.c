@@ -3,12 +3,16 @@
 #include "common/err.h"
 #include "group.h"
 #include "heal.h"
+#include "pack.h"
+
+#define PIECES_MAX 1024 /* of PACK tasks in one answer: up to 200 KiB, a fifth of a frame's control message */
 
 struct task_message {
     Tarn__ChunkTask task;
     Tarn__Replica replicas[MD_REPLICAS_MAX];
     Tarn__Replica *pointers[MD_REPLICAS_MAX];
     struct build_message *build; /* owned */
+    struct pack_message pack;
 };
 /* What a shard is computed from. */
 struct build_message {
@@ -17,6 +21,20 @@ struct build_message {
     Tarn__Replica replicas[EC_SHARDS_MAX][MD_REPLICAS_MAX];
     Tarn__Replica *replica_pointers[EC_SHARDS_MAX][MD_REPLICAS_MAX];
 };
+
+struct task_messages {
+    struct task_message *items;
+    size_t n;
+};
+
+static void task_messages_fini(struct task_messages *messages)
+{
+    for (size_t i = 0; i < messages->n; i++)
+        pack_message_fini(&messages->items[i].pack);
+    for (size_t i = 0; i < messages->n; i++)
+        free(messages->items[i].build);
+    free(messages->items);
+}
 
 /* The disk that was chosen as the source comes first; the others are there if it fails. */
 static void source_first(const struct chunk *chunk, uint32_t target, Tarn__ChunkTask *m)
@@ -134,6 +152,8 @@ static int task_fill(struct tables *t, const struct row *row, uint32_t node, con
     m->from = out->pointers;
     struct chunk chunk;
     m->background = task.kind == TARN__CHUNK_TASK__KIND__VERIFY;
+    if (task.kind == TARN__CHUNK_TASK__KIND__PACK)
+        return pack_task_fill(t, task.chunk, cluster, &out->pack, m);
     bool repair = task.kind == TARN__CHUNK_TASK__KIND__REPAIR;
     if (task.kind != TARN__CHUNK_TASK__KIND__COPY && task.kind != TARN__CHUNK_TASK__KIND__BUILD && !repair)
         return 0;
@@ -161,19 +181,19 @@ int heal_node_tasks(struct tables *t, uint32_t node, size_t max)
     struct key prefix = key_1(TABLE_TASK, node);
     _cleanup_(rows_fini) struct rows rows = {0};
     err = tables_rows(t, &prefix, &prefix, MIN(max, (size_t)1000), &rows);
-    _cleanup_free_ struct task_message *tasks = calloc(rows.count + 1, sizeof *tasks);
+    _cleanup_(task_messages_fini) struct task_messages tasks = {.items = calloc(rows.count + 1, sizeof *tasks.items)};
     _cleanup_free_ Tarn__ChunkTask **pointers = calloc(rows.count + 1, sizeof *pointers);
-    if (err == 0 && (tasks == NULL || pointers == NULL))
+    if (err == 0 && (tasks.items == NULL || pointers == NULL))
         err = -E_NOMEM;
     Tarn__NodeBeatReply reply = TARN__NODE_BEAT_REPLY__INIT;
-    for (size_t i = 0; i < rows.count && err == 0; i++) {
-        err = task_fill(t, &rows.rows[i], node, &cluster, &tasks[i]);
-        pointers[i] = &tasks[i].task;
+    size_t pieces = 0; /* long: the rest comes when these are done */
+    for (size_t i = 0; i < rows.count && err == 0 && pieces < PIECES_MAX; i++) {
+        tasks.n++;
+        err = task_fill(t, &rows.rows[i], node, &cluster, &tasks.items[i]);
+        pointers[i] = &tasks.items[i].task;
+        pieces += tasks.items[i].pack.n;
     }
     reply.tasks = pointers;
-    reply.n_tasks = rows.count;
-    err = err == 0 ? tables_reply(t, &reply.base) : err;
-    for (size_t i = 0; i < rows.count && tasks != NULL; i++)
-        free(tasks[i].build);
-    return err;
+    reply.n_tasks = tasks.n;
+    return err == 0 ? tables_reply(t, &reply.base) : err;
 }

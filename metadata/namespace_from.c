@@ -5,6 +5,7 @@
 
 #include "chunkmap.h"
 #include "heal.h"
+#include "pack.h"
 #include "common/err.h"
 #include "session.h"
 
@@ -130,7 +131,9 @@ static int attach_chunk(struct tables *t, const struct policy *policy, unsigned 
     chunk->domain = policy->domain;
     chunk->want = chunk_target(policy->copies, places);
     int err = chunk_save(t, chunk);
-    return err == 0 && chunk_ready(chunk) > chunk->want ? heal_trim(t, chunk) : err;
+    if (err == 0 && chunk_ready(chunk) > chunk->want)
+        err = heal_trim(t, chunk);
+    return err == 0 ? pack_consider_under(t, chunk, policy) : err;
 }
 
 int ns_taken_attach(struct tables *t, const struct ns_taken *taken, struct inode *inode)

@@ -6,6 +6,7 @@
 #include "heal_state.h"
 #include "lease_rows.h"
 #include "namespace.h"
+#include "piece.h"
 #include "session.h"
 
 int query_lookup(struct tables *t, const void *message)
@@ -155,7 +156,9 @@ static int map_add(struct tables *t, const struct row *row, const struct cluster
         return err == -E_NOENT
                    ? tables_corrupt(t, &row->key, "extent without its chunk, that is the")
                    : err;
-    extent_message_fill(&extent, &chunk, cluster, &map->messages[map->count]);
+    err = piece_extent(t, &extent, &chunk, cluster, &map->messages[map->count]);
+    if (err != 0)
+        return err;
     map->pointers[map->count] = &map->messages[map->count].extent;
     map->count++;
     return 0;

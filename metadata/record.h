@@ -77,7 +77,9 @@ enum table {
     TABLE_JOB_LIVE = 'j',
     TABLE_JOB_PHASE = 'q',
     TABLE_JOB_INPUT = 'i',
-    TABLE_TASK_RECORD = 't'
+    TABLE_TASK_RECORD = 't',
+    TABLE_PIECE = '1', /* container offset: the piece that begins there */
+    TABLE_PACK = '2'   /* what is to be packed and is being packed: enum pack_room (pack_rows.h) */
 };
 #define KEY_BYTES_MAX 320 /* letter + id + a name of 255 bytes, rounded up; below KV_KEY_MAX */
 struct key {
@@ -225,7 +227,8 @@ struct chunk {
     bool coded;      /* … whose parity bears its losses: one copy is enough */
     /* Where its bytes are when it has no replicas of its own: in another chunk. 0 = it has. */
     uint64_t body, body_offset;
-    uint64_t stored; /* bytes there, in `form` */
+    uint64_t stored; /* bytes there, in `form`. Without a body: of a container the bytes of its live pieces; of another
+                        chunk, with form zstd, the level of compression that was tried and did not pay */
     uint8_t form;    /* Tarn__ChunkForm */
     uint8_t n_replicas;
     struct chunk_replica replicas[MD_REPLICAS_MAX];

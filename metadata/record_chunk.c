@@ -30,9 +30,9 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
     writer_u8(w, CHUNK_VERSION);
     writer_u8(w, chunk->state);
     writer_u8(w, chunk->want);
-    bool grouped = chunk->group != 0 || chunk->kind != CHUNK_DATA;
+    bool grouped = chunk->group != 0 || chunk->kind != CHUNK_DATA, placed = chunk->body != 0 || chunk->stored != 0;
     writer_u8(w, chunk->flags | (chunk->since_ns != 0 ? STORED_SINCE : 0) | (chunk->shares != 0 ? STORED_SHARES : 0) |
-                     (grouped ? STORED_GROUP : 0) | (chunk->body != 0 ? STORED_BODY : 0));
+                     (grouped ? STORED_GROUP : 0) | (placed ? STORED_BODY : 0));
     writer_u8(w, chunk->live);
     writer_u64(w, chunk->owner);
     writer_u64(w, chunk->owner_offset);
@@ -54,7 +54,7 @@ void chunk_encode(const struct chunk *chunk, struct writer *w)
         writer_u8(w, chunk->shard);
         writer_u64(w, chunk->group);
     }
-    if (chunk->body != 0) {
+    if (placed) {
         writer_u64(w, chunk->body);
         writer_u64(w, chunk->body_offset);
         writer_u64(w, chunk->stored);
@@ -104,6 +104,7 @@ static void chunk_decode_placement(struct reader *r, uint8_t version, struct chu
         c->body_offset = reader_u64(r);
         c->stored = reader_u64(r);
         c->form = reader_u8(r);
+        r->failed |= c->stored == 0; /* nothing is said by it */
     }
 }
 

@@ -5,6 +5,7 @@
 #include "background.h"
 #include "beat.h"
 #include "build.h"
+#include "pack.h"
 #include "put.h"
 #include "rebuild.h"
 #include "repair.h"
@@ -20,6 +21,7 @@ struct task {
     struct background background;
     bool begun, done;
     Tarn__ChunkTaskDone result;
+    struct pack_result pack; /* what `result` borrows after a PACK */
 };
 struct tasks {
     struct store *store;
@@ -36,6 +38,7 @@ static bool is_heavy(const struct task *task)
     case TARN__CHUNK_TASK__KIND__BUILD:
     case TARN__CHUNK_TASK__KIND__VERIFY:
     case TARN__CHUNK_TASK__KIND__REPAIR:
+    case TARN__CHUNK_TASK__KIND__PACK:
         return true;
     default:
         return false;
@@ -110,6 +113,18 @@ static int task_seal(struct store *s, struct volume *v, const Tarn__ChunkTask *m
     return err;
 }
 
+static int task_pack(struct task *task, struct volume *v)
+{
+    int err = pack_make(&task->background, task->message, &task->pack);
+    task->result.length = task->pack.length;
+    task->result.digest = task->pack.digest;
+    task->result.pieces = task->pack.pointers;
+    task->result.n_pieces = task->pack.n;
+    if (err == 0 && task->pack.length > 0)
+        verify_note(task->tasks->store->verify, v, task->message->chunk);
+    return err;
+}
+
 static int task_carry_out(struct task *task)
 {
     struct store *s = task->tasks->store;
@@ -135,6 +150,8 @@ static int task_carry_out(struct task *task)
         return verify_task(&task->background, message, &task->result.length, &task->result.digest);
     case TARN__CHUNK_TASK__KIND__REPAIR:
         return repair_chunk(&task->background, message, &task->result.length);
+    case TARN__CHUNK_TASK__KIND__PACK:
+        return task_pack(task, v);
     default:
         return -E_NOTSUP;
     }
@@ -233,6 +250,7 @@ static void task_free(struct task *task)
     list_remove(&task->link);
     --*room_of(task->tasks, task);
     protobuf_c_message_free_unpacked(&task->owner->base, NULL);
+    pack_result_fini(&task->pack);
     free(task);
 }
 

@@ -1,5 +1,5 @@
 /* What the metadata service asks of this store: taken from the answers to beats, carried out, told with a later beat. Small
- * ones (DELETE, SEAL) begin at once. Those that move or read whole chunks (COPY, BUILD, VERIFY) wait for room: urgent ones
+ * ones (DELETE, SEAL) begin at once. Those that move or read whole chunks (COPY, BUILD, VERIFY, PACK) wait for room: urgent ones
  * first, then those of the disk with the fewest under way, then the oldest. A task may come twice, and may be of no use any
  * more when its turn comes: every one can be repeated, and a DELETE ends what is being made of its chunk.
  * Threads: the io's. */

@@ -11,6 +11,7 @@
 #include "metadata/group.h"
 #include "metadata/heal_state.h"
 #include "metadata/lock.h"
+#include "metadata/pack_rows.h"
 #include "metadata/policy.h"
 #include "metadata/quota.h"
 #include "metadata/record.h"
@@ -37,6 +38,10 @@ union any_row {
     struct group group;
     struct quota quota;
     struct damage_row damage;
+    struct pack_class class;
+    struct pack_candidate candidate;
+    struct pack_job job;
+    struct pack_list list;
     struct lock_table locks;
     struct acl acl;
     uint64_t number;
@@ -74,13 +79,18 @@ ROW(quota, quota_decode(1, 1, data, n, &row->quota), quota_encode(&row->quota, a
 ROW(damage, damage_row_decode(1, 2, data, n, &row->damage), damage_row_encode(&row->damage, again), )
 ROW(locks, lock_table_decode(data, n, &row->locks), lock_table_encode(&row->locks, again), lock_table_fini(&row->locks))
 ROW(acl, acl_decode(data, n, &row->acl), acl_encode(&row->acl, again), acl_fini(&row->acl))
+ROW(class, pack_class_decode(1, data, n, &row->class), pack_class_encode(&row->class, again), )
+ROW(candidate, pack_candidate_decode(data, n, &row->candidate), pack_candidate_encode(&row->candidate, again), )
+ROW(job, pack_job_decode(1, data, n, &row->job), pack_job_encode(&row->job, again), )
+ROW(list, pack_list_decode(data, n, &row->list), pack_list_encode(&row->list, again), )
 ROW(number, number_decode(data, n, &row->number), number_encode(row->number, again), )
 
+#define RAFT 255 /* the first byte of messages of raft; those of rows are numbers of the table below */
 typedef bool (*try_fn)(const uint8_t *data, size_t n, union any_row *row, struct writer *again);
 static const try_fn tries[] = {try_state,  try_inode,   try_entry, try_extent,    try_chunk,    try_task, try_upload,
                                try_session, try_handle, try_opens, try_exclusive, try_recalled, try_role, try_node,
                                try_disk,   try_heal,    try_policy, try_quota,    try_locks,    try_acl,  try_number,
-                               try_group,  try_damage};
+                               try_group,  try_damage, try_class, try_candidate, try_job, try_list};
 
 /* A message as it comes: 2 bytes of length, the control message, the payload. */
 static void try_raft(const uint8_t *data, size_t size)
@@ -107,8 +117,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
         return 0;
-    unsigned which = data[0] % (ARRAY_SIZE(tries) + 1);
-    if (which == ARRAY_SIZE(tries)) {
+    unsigned which = data[0] % ARRAY_SIZE(tries);
+    if (data[0] == RAFT) {
         try_raft(data + 1, size - 1);
         return 0;
     }

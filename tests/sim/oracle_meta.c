@@ -71,9 +71,11 @@ static int see_chunk(void *arg, struct kv_val key, struct kv_val value)
     }
     if (chunk.state != TARN__CHUNK_STATE__CHUNK_SEALED)
         wrong = "is not sealed";
-    else if (ready < chunk.want)
+    else if (chunk.flags & CHUNK_MAKING)
+        wrong = "is being made";
+    else if (chunk.body == 0 && ready < chunk.want)
         wrong = "has too few copies";
-    else if (!extent_owns(scan->txn, &chunk))
+    else if (chunk.kind == CHUNK_DATA && !extent_owns(scan->txn, &chunk)) /* of a container's pieces the checker tells */
         wrong = "belongs to no file";
     if (wrong != NULL)
         snprintf(scan->why, scan->why_size, "chunk %" PRIx64 " (state %u, %u copies of %u, length %" PRIu64 ", owner %" PRIu64 ") %s", chunk.id,

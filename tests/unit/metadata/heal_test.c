@@ -512,14 +512,14 @@ static void a_later_change_overtakes_the_one_under_way(void **state)
     for (unsigned i = 0; i < 700; i++) { /* more than two steps */
         char name[16];
         snprintf(name, sizeof name, "o%u", i);
-        last = put(&c, name, 100, 0);
+        last = put(&c, name, MIB(2), 0); /* too large to be packed */
         first = first == 0 ? last : first;
     }
-    run(&c, 2, 100);
+    run(&c, 2, MIB(2));
     assert_int_equal(policy_copies(&c, "/d", 1), 0);
     assert_true(world_work(&c.w)); /* one step */
     assert_int_equal(policy_copies(&c, "/d", 2), 0);
-    run(&c, 30, 100);
+    run(&c, 30, MIB(2));
     assert_int_equal(ready(&c, first), 2);
     assert_int_equal(ready(&c, last), 2);
     assert_int_equal(status(&c)->walk_end, 0);

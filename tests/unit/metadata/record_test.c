@@ -14,6 +14,7 @@
 #include "metadata/group.h"
 #include "metadata/heal_state.h"
 #include "metadata/lock.h"
+#include "metadata/pack_rows.h"
 #include "metadata/policy.h"
 #include "metadata/quota.h"
 #include "metadata/record_view.h"
@@ -179,6 +180,63 @@ KIND(group, {.k = 2, .m = 1, .state = GROUP_CODED, .domain = 2, .leaving = true,
              .next_generation = 2, .next_length = 100, .next_task = 50, .next_ns = 6, .done = 1,
              .next = {{.chunk = 20, .keeper = 3}, {0}, {.chunk = 23, .keeper = 4}}})
 AGAIN(group, 1, )
+static void chunk_container_example(struct writer *w)
+{
+    chunk_encode(&(struct chunk){.state = 2, .want = 3, .flags = CHUNK_MAKING, .owner = 0x1122334455667788, .owner_offset = 12, .generation = 1,
+                                 .length = 5000, .wish = 3, .domain = 2, .shift = 26, .kind = CHUNK_CONTAINER, .stored = 4000,
+                                 .n_replicas = 1, .replicas = {{.disk = 4, .flags = REPLICA_COPYING}}}, w);
+}
+static void chunk_tried_example(struct writer *w)
+{
+    chunk_encode(&(struct chunk){.state = 2, .want = 1, .owner = 7, .generation = 2, .length = 5 << 20, .wish = 1, .domain = 2, .shift = 26,
+                                 .stored = 3, .form = 1}, w);
+}
+KIND(pack_candidate, {.since_ns = 11, .bytes = 5000})
+AGAIN(pack_candidate)
+static const struct pack_class a_class = {.copies = 3, .domain = 2, .shift = 26, .code_k = 4, .code_m = 2, .compress = 3, .affinity = 9,
+                                          .candidates = 5, .bytes = 50000, .containers = 2, .due_ns = 77, .next = 8};
+static void pack_class_example(struct writer *w)
+{
+    pack_class_encode(&a_class, w);
+}
+static int pack_class_again(const void *data, size_t n, struct writer *w)
+{
+    struct pack_class class;
+    int err = pack_class_decode(1, data, n, &class);
+    if (err == 0)
+        pack_class_encode(&class, w);
+    return err;
+}
+static void pack_job_example(struct writer *w)
+{
+    pack_job_encode(&(struct pack_job){.state = PACK_COPYING, .disk = 4, .class = 99, .due_ns = 77}, w);
+}
+static int pack_job_again(const void *data, size_t n, struct writer *w)
+{
+    struct pack_job job;
+    int err = pack_job_decode(1, data, n, &job);
+    if (err == 0)
+        pack_job_encode(&job, w);
+    return err;
+}
+static struct pack_list pack_pieces = {.n = 2,
+                                       .pieces = {{.chunk = 9, .generation = 2, .stored = 10000, .content = 10000, .level = 3,
+                                                   .size = 4000, .made = 1},
+                                                  {.chunk = 10, .generation = 2, .body = 8, .body_offset = 500, .stored = 700,
+                                                   .content = 900, .form = 1, .offset = 4000, .size = 700, .made = 1}}};
+static void pack_list_example(struct writer *w)
+{
+    pack_list_encode(&pack_pieces, w);
+}
+static int pack_list_again(const void *data, size_t n, struct writer *w)
+{
+    static struct pack_list list;
+    int err = pack_list_decode(data, n, &list);
+    if (err == 0)
+        pack_list_encode(&list, w);
+    return err;
+}
+
 KIND(store_task, {.kind = 3, .chunk = 9, .generation = 2, .length = 100, .disk = 65536})
 AGAIN(store_task, 1, )
 KIND(upload, {.session = 4, .uid = 1000, .copies = 2, .created = 99, .own_copies = true, .domain = 2, .shift = 26,
@@ -287,6 +345,12 @@ static const struct kind kinds[] = {{"state", state_example, state_again},
                                     {"chunk_grouped", chunk_grouped_example, chunk_again},
                                     {"chunk_piece", chunk_piece_example, chunk_again},
                                     {"group", group_example, group_again},
+                                    {"chunk_container", chunk_container_example, chunk_again},
+                                    {"chunk_tried", chunk_tried_example, chunk_again},
+                                    {"pack_class", pack_class_example, pack_class_again},
+                                    {"pack_candidate", pack_candidate_example, pack_candidate_again},
+                                    {"pack_job", pack_job_example, pack_job_again},
+                                    {"pack_list", pack_list_example, pack_list_again},
                                     {"tree_snapshot", tree_snapshot_example, tree_snapshot_again},
                                     {"clone", clone_example, clone_again},
                                     {"cover", cover_example, cover_again},

@@ -41,6 +41,7 @@ void world_fini(struct world *w)
         protobuf_c_message_free_unpacked(last_reply, NULL);
     last_reply = NULL;
     fsm_result_fini(&w->result);
+    map_fini(&w->packed);
     kv_close(w->kv);
 }
 
@@ -269,6 +270,33 @@ void world_node_set(struct world *w, uint32_t node, bool up)
     assert_int_equal(world_apply(w, OP_NODE_SET, &m.base, NULL), 0);
 }
 
+/* The container as a store makes it: one piece behind the other, half as long where it is compressed. */
+static void pack_container(struct world *w, const Tarn__ChunkTask *task, Tarn__ChunkTaskDone *done)
+{
+    done->length = 0;
+    for (size_t i = 0; i < task->n_pieces; i++) {
+        Tarn__Piece *piece = task->pieces[i];
+        bool zstd = piece->form == TARN__CHUNK_FORM__FORM_ZSTD, whole = piece->chunk == piece->piece;
+        bool compress = !zstd && piece->level != 0 && piece->level != 255;
+        if (compress && w->incompressible && whole && task->n_pieces == 1)
+            return; /* no gain */
+        if (piece->n_from == 0)
+            continue;
+        if (compress && !w->incompressible) {
+            piece->form = TARN__CHUNK_FORM__FORM_ZSTD;
+            piece->stored = (piece->content + 1) / 2;
+        } else if (zstd && piece->level == 255) {
+            piece->form = TARN__CHUNK_FORM__FORM_RAW;
+            piece->stored = piece->content;
+        }
+        piece->offset = done->length;
+        done->length += piece->stored;
+        done->pieces[done->n_pieces++] = piece;
+    }
+    done->status = done->n_pieces == 0 ? E_UNAVAIL : 0;
+    assert_int_equal(map_put(&w->packed, task->chunk, (void *)(done->length + 1)), 0);
+}
+
 unsigned world_do_tasks(struct world *w, uint32_t node, uint32_t digest, uint64_t length)
 {
     struct kv_txn *txn;
@@ -290,8 +318,15 @@ unsigned world_do_tasks(struct world *w, uint32_t node, uint32_t digest, uint64_
         done.kind = task->kind;
         bool no_source = task->kind == TARN__CHUNK_TASK__KIND__COPY && task->n_from == 0;
         done.status = no_source ? E_UNAVAIL : 0;
-        done.length = length;
+        done.length = length == UINT64_MAX ? task->length : length;
         done.digest = digest;
+        uintptr_t made = (uintptr_t)map_get(&w->packed, task->chunk);
+        if (made != 0)
+            done.length = made - 1;
+        Tarn__Piece *pieces[512];
+        done.pieces = pieces;
+        if (task->kind == TARN__CHUNK_TASK__KIND__PACK)
+            pack_container(w, task, &done);
         Tarn__ChunkTasksDone m = TARN__CHUNK_TASKS_DONE__INIT;
         m.node = node;
         m.n_done = 1;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "common/coll.h"
 #include "common/err.h"
 #include "meta.pb-c.h"
 #include "metadata/fsm.h"
@@ -21,6 +22,8 @@ struct world {
     uint32_t uid, gid, groups[4];
     size_t n_groups;
     struct fsm_result result; /* of the last command or query */
+    struct map packed;        /* containers that stores have made: their lengths + 1 */
+    bool incompressible;      /* … and compression never pays */
 };
 void world_init(struct world *w); /* empty tables, one session */
 void world_check(struct world *w); /* the consistency checker finds nothing */
@@ -52,8 +55,8 @@ int world_delete_object(struct world *w, const char *dir, const char *name);
 uint32_t world_node(struct world *w, const char *name,
                     const char *rack); /* joins, up, 1 TiB free */
 void world_node_set(struct world *w, uint32_t node, bool up);
-/* Carries out and reports all queued tasks of a node, as a store does that holds `digest` of
- * everything. */
+/* Carries out and reports all queued tasks of a node, as a store does that holds `digest` and `length` bytes of everything
+ * (UINT64_MAX: as many as it is told). */
 unsigned world_do_tasks(struct world *w, uint32_t node, uint32_t digest, uint64_t length);
 Tarn__StatusReply *world_status(struct world *w);
 bool world_work(struct world *w); /* one background step when due */
