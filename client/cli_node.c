@@ -1,4 +1,4 @@
-/* tarn node ls|drain|undrain|rack, tarn disk ls. */
+/* tarn node ls|drain|undrain|rack, tarn disk ls|drain|undrain. */
 #include "commands.h"
 #include "out.h"
 
@@ -6,8 +6,10 @@
 #include "common/fiber.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #define WAIT_MS 500 /* between two looks of --wait */
+#define BAR_CELLS 16
 
 struct node_call {
     bool json, wait, undo;
@@ -61,28 +63,48 @@ static int show_nodes(const Tarn__NodeListReply *reply, bool json)
     return 0;
 }
 
+/* "[#######---------]", on a terminal only. */
+static void fill_bar(uint32_t fill_ppm, char out[BAR_CELLS + 3])
+{
+    unsigned full = (unsigned)((uint64_t)MIN(fill_ppm, 1000000u) * BAR_CELLS / 1000000);
+    out[0] = '[';
+    for (unsigned i = 0; i < BAR_CELLS; i++)
+        out[1 + i] = i < full ? '#' : '-';
+    out[1 + BAR_CELLS] = ']';
+    out[2 + BAR_CELLS] = '\0';
+}
+
 static void print_disk(const Tarn__Node *node, const Tarn__Disk *disk, bool json)
 {
-    const char *state = !disk->up ? "down" : disk->draining ? disk->ready + disk->copying == 0 ? "drained" : "drain" : "up";
+    const char *state = disk->safe_to_remove ? "drained" : !disk->up ? "down" : disk->draining ? "drain" : "up";
     if (json) {
-        out_json("{s:I,s:I,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "id", (long long)disk->id, "node",
-                 (long long)disk->node, "host", node->host, "rack", node->rack, "state", state, "total",
+        out_json("{s:I,s:I,s:s,s:s,s:s,s:b,s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "id", (long long)disk->id, "node",
+                 (long long)disk->node, "host", node->host, "rack", node->rack, "state", state, "up", disk->up,
+                 "safe_to_remove", disk->safe_to_remove, "total",
                  (long long)disk->total, "free", (long long)disk->free, "fill_ppm", (long long)disk->fill_ppm, "ready",
                  (long long)disk->ready, "copying", (long long)disk->copying, "leaving", (long long)disk->leaving, "bytes",
                  (long long)disk->bytes, "queue", (long long)disk->queue);
         return;
     }
-    char total[16];
+    char total[16], spare[16], bar[BAR_CELLS + 3] = "";
     cli_format_size(disk->total, total);
-    printf("%6u %5u  %-12s %-14s %-7s %6.1f%% %10s %8llu %7llu %7llu\n", disk->id, disk->node, node->host, node->rack, state,
-           disk->fill_ppm / 10000.0, total, (unsigned long long)disk->ready, (unsigned long long)disk->copying,
-           (unsigned long long)disk->leaving);
+    cli_format_size(disk->free, spare);
+    if (isatty(STDOUT_FILENO))
+        fill_bar(disk->fill_ppm, bar);
+    printf("%6u %5u  %-12s %-14s %-7s %s%6.1f%% %10s %10s %8llu %7llu %7llu %6u\n", disk->id, disk->node, node->host, node->rack, state,
+           bar, disk->fill_ppm / 10000.0, spare, total, (unsigned long long)disk->ready, (unsigned long long)disk->copying,
+           (unsigned long long)disk->leaving, disk->queue);
+    if (disk->safe_to_remove)
+        printf("       safe to remove: no chunk depends on disk %u\n", disk->id);
+    else if (disk->draining)
+        printf("       being emptied: %llu chunks still depend on disk %u\n", (unsigned long long)(disk->ready + disk->copying), disk->id);
 }
 
 static int show_disks(const Tarn__NodeListReply *reply, bool json)
 {
     if (!json)
-        puts("    ID  NODE  HOST         RACK           STATE     FILL      TOTAL   CHUNKS  COMING LEAVING");
+        printf("    ID  NODE  HOST         RACK           STATE   %*s  FILL       FREE      TOTAL   CHUNKS  COMING LEAVING  QUEUE\n",
+               isatty(STDOUT_FILENO) ? BAR_CELLS + 2 : 0, "");
     for (size_t i = 0; i < reply->n_nodes; i++)
         for (size_t j = 0; j < reply->nodes[i]->n_disks; j++)
             print_disk(reply->nodes[i], reply->nodes[i]->disks[j], json);
@@ -121,7 +143,7 @@ static bool drained(const Tarn__NodeListReply *reply, const struct node_call *ca
             return node->safe_to_remove;
         for (size_t j = 0; j < node->n_disks; j++)
             if (node->disks[j]->id == call->disk)
-                return node->disks[j]->draining && node->disks[j]->ready + node->disks[j]->copying == 0;
+                return node->disks[j]->safe_to_remove;
     }
     return false;
 }
@@ -141,19 +163,37 @@ static int drain_wait(struct meta *meta, const struct node_call *call)
     }
 }
 
+/* A disk's node, for who names the disk alone. */
+static int node_of_disk(struct meta *meta, struct node_call *call)
+{
+    Tarn__NodeListReply *reply = NULL;
+    int err = list(meta, &reply);
+    if (err != 0)
+        return err;
+    for (size_t i = 0; i < reply->n_nodes; i++)
+        for (size_t j = 0; j < reply->nodes[i]->n_disks; j++)
+            if (reply->nodes[i]->disks[j]->id == call->disk)
+                call->node = reply->nodes[i]->id;
+    tarn__node_list_reply__free_unpacked(reply, NULL);
+    return call->node != 0 ? 0 : complain("find the disk", -E_NOENT, "there is no disk with this number: tarn disk ls shows them");
+}
+
 static int drain_fiber(struct meta *meta, void *arg)
 {
-    const struct node_call *call = arg;
+    struct node_call *call = arg;
     Tarn__NodeDrain request = TARN__NODE_DRAIN__INIT;
     Tarn__NodeListReply *reply = NULL;
     char detail[160] = "";
+    int found = call->node == 0 ? node_of_disk(meta, call) : 0;
+    if (found != 0)
+        return found;
     request.node = (uint32_t)call->node;
     request.disk = (uint32_t)call->disk;
     request.undo = call->undo;
     int err = meta_call(meta, OP_NODE_DRAIN, &request.base, &request.ctx, &meta_root,
                         &tarn__node_list_reply__descriptor, &reply, detail);
     if (err != 0)
-        return complain(call->undo ? "undrain the node" : "drain the node", err, detail);
+        return complain(call->undo ? "take the drain back" : "drain it", err, detail);
     tarn__node_list_reply__free_unpacked(reply, NULL);
     err = call->wait && !call->undo ? drain_wait(meta, call) : 0;
     return err == 0 ? list_fiber(meta, arg) : err;
@@ -177,13 +217,13 @@ static int rack_fiber(struct meta *meta, void *arg)
 }
 
 /* ---- words */
-static int number(const char *text, uint64_t *ret)
+static int number(const char *text, const char *what, uint64_t *ret)
 {
     char *end;
     *ret = strtoull(text, &end, 10);
     if (end != text && *end == '\0' && *ret > 0 && *ret <= UINT32_MAX)
         return 0;
-    cli_complain("'%s' is no node: tarn node ls shows their numbers", text);
+    cli_complain("'%s' is no %s: tarn %s ls shows their numbers", text, what, what);
     return -E_INVAL;
 }
 
@@ -206,7 +246,7 @@ int command_node(int argc, char **argv)
     call.undo = strcmp(word, "undrain") == 0;
     if (n == 1 && strcmp(word, "ls") == 0)
         return cli_exit_for(admin_run(config, false, 0, list_fiber, &call));
-    if (n >= 2 && number(argv[2], &call.node) != 0)
+    if (n >= 2 && number(argv[2], "node", &call.node) != 0)
         return CLI_USAGE;
     if (n == 2 && (drain || call.undo))
         return cli_exit_for(admin_run(config, false, 0, drain_fiber, &call));
@@ -224,14 +264,22 @@ int command_disk(int argc, char **argv)
     const char *config = NULL;
     const struct cli_option options[] = {
         {"json", CLI_FLAG, &call.json, NULL, "one JSON object a line", 0, 0},
+        {"wait", CLI_FLAG, &call.wait, NULL, "drain: until it is safe to remove the disk", 0, 0},
         {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
     };
     int n = 0;
-    cli_parse(argc, argv, "tarn disk ls", "Lists the disks of the storage nodes and how full they are.", options,
+    cli_parse(argc, argv, "tarn disk ls | drain ID | undrain ID",
+              "Disks of the storage nodes: lists them and how full they are, empties one so that it can be removed.", options,
               ARRAY_SIZE(options), &n);
-    if (n != 1 || strcmp(argv[1], "ls") != 0) {
-        cli_complain("disk takes the word 'ls'; see tarn disk --help");
-        return CLI_USAGE;
+    const char *word = n > 0 ? argv[1] : "";
+    call.undo = strcmp(word, "undrain") == 0;
+    if (n == 1 && strcmp(word, "ls") == 0)
+        return cli_exit_for(admin_run(config, false, 0, list_fiber, &call));
+    if (n == 2 && (call.undo || strcmp(word, "drain") == 0)) {
+        if (number(argv[2], "disk", &call.disk) != 0)
+            return CLI_USAGE;
+        return cli_exit_for(admin_run(config, false, 0, drain_fiber, &call));
     }
-    return cli_exit_for(admin_run(config, false, 0, list_fiber, &call));
+    cli_complain("disk takes ls, drain ID or undrain ID; see tarn disk --help");
+    return CLI_USAGE;
 }

@@ -122,6 +122,7 @@ static const ProtobufCMessage *request_fill(union change_request *request, struc
 struct outcome {
     int err;
     uint32_t failed_disk;
+    bool full; /* the disk that failed: nothing else is wrong with it */
     struct store_lives lives; /* of the members that took it; none: they do not tell (an older version) */
     char why[160];
 };
@@ -151,9 +152,11 @@ static void change_send_to(struct stores *stores, const char *address, struct me
     const Tarn__ChunkPutReply *reply = (const Tarn__ChunkPutReply *)call.reply;
     if (ret->err == 0 && reply) {
         ret->failed_disk = reply->failed_disk;
+        ret->full = reply->full;
         store_lives_note(&ret->lives, MIN(reply->n_disks, reply->n_lives), reply->disks, reply->lives);
         snprintf(ret->why, sizeof ret->why, "%s", reply->why);
     } else if (ret->err < 0) {
+        ret->full = ret->err == -E_NOSPC;
         snprintf(ret->why, sizeof ret->why, "%s", call.detail[0] ? call.detail : err_sentence(ret->err));
     }
     rpc_call_fini(&call);
@@ -187,13 +190,14 @@ static void extent_renew(Tarn__Extent *extent, Tarn__Extent *from)
 }
 
 static int report(struct stores *stores, Tarn__Extent *extent, const struct members *m,
-                  uint32_t disk, const char *why)
+                  uint32_t disk, bool full, const char *why)
 {
     Tarn__ChunkFailed failed = TARN__CHUNK_FAILED__INIT;
     failed.chunk = m->chunk;
     failed.generation = m->generation;
     failed.disk = disk;
     failed.why = (char *)why;
+    failed.full = full;
     Tarn__ChunkReply *reply = NULL;
     int r = meta_call(stores->meta, OP_CHUNK_FAILED, &failed.base, &failed.ctx, &meta_root,
                       &tarn__chunk_reply__descriptor, &reply, NULL);
@@ -212,13 +216,13 @@ static int report(struct stores *stores, Tarn__Extent *extent, const struct memb
 }
 
 static int report_once(struct stores *stores, Tarn__Extent *extent, const struct members *m,
-                       uint32_t disk, const char *why)
+                       uint32_t disk, bool full, const char *why)
 {
     int r = fiber_mutex_lock(&stores->failing);
     if (r < 0)
         return r;
     if (extent->generation == m->generation)
-        r = report(stores, extent, m, disk, why);
+        r = report(stores, extent, m, disk, full, why);
     fiber_mutex_unlock(&stores->failing);
     return r;
 }
@@ -238,7 +242,7 @@ static bool primary_is_at_fault(int err)
 /* A store knows more than our extent: asks for how things are, by a report about no disk. */
 static int renew(struct stores *stores, Tarn__Extent *extent, const struct members *m, unsigned op)
 {
-    int r = report_once(stores, extent, m, 0, "");
+    int r = report_once(stores, extent, m, 0, false, "");
     if (r < 0)
         return r;
     bool still_open = extent->state == TARN__CHUNK_STATE__CHUNK_OPEN;
@@ -265,7 +269,7 @@ static int change_failed(struct stores *stores, Tarn__Extent *extent, const stru
             return -E_UNAVAIL;
         *silent_since = 0;
         uint32_t disk = err == 0 ? outcome->failed_disk : m->items[0].disk;
-        int r = report_once(stores, extent, m, disk, outcome->why);
+        int r = report_once(stores, extent, m, disk, outcome->full, outcome->why);
         return r == -E_UNAVAIL && err == -E_NOSPC ? err : r;
     }
     if (err == -E_BUSY || err == -E_NOMEM) {

@@ -340,6 +340,25 @@ static int reply_failed(struct tables *t, const struct chunk *chunk)
     return reply_chunk(t, &extent, chunk, 0, 0, NULL, NULL);
 }
 
+/* Could another disk take the place of one that is full? If not, the chunk keeps the copy it has there. */
+static int other_room(struct tables *t, const struct chunk *chunk, bool *ret)
+{
+    _cleanup_(cluster_fini) struct cluster cluster;
+    _cleanup_free_ struct placement_disk *disks = NULL;
+    _cleanup_(placement_map_fini) struct placement_map map = {0};
+    *ret = false;
+    int err = clustermap_load(t, &cluster);
+    if (err == 0)
+        err = cluster_placement(&cluster, t->now, &disks, &map);
+    for (size_t i = 0; err == 0 && i < map.n && !*ret; i++) {
+        bool member = false;
+        for (unsigned j = 0; j < chunk->n_replicas; j++)
+            member |= chunk->replicas[j].disk == disks[i].id;
+        *ret = !member && placement_usable(&disks[i]);
+    }
+    return err;
+}
+
 int chunk_cmd_failed(struct tables *t, const void *message)
 {
     const Tarn__ChunkFailed *m = message;
@@ -359,6 +378,13 @@ int chunk_cmd_failed(struct tables *t, const void *message)
     if (!damage_may_lose(&chunk, (unsigned)index)) /* C4 */
         return tables_fail(t, -E_UNAVAIL, "disk %u holds the last complete copy of chunk %llu",
                            m->disk, (unsigned long long)m->chunk);
+    bool room = true;
+    if (m->full)
+        err = other_room(t, &chunk, &room);
+    if (err == 0 && !room)
+        err = tables_fail(t, -E_NOSPC, "disk %u is full, and no other one has room", m->disk);
+    if (err != 0)
+        return err;
     if (chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN)
         chunk.generation++; /* C2: the member that left cannot take writes any more */
     err = heal_leave(t, &chunk, (unsigned)index);

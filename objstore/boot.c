@@ -21,6 +21,17 @@
 
 #define BOOT_FILE_BYTES 128 /* "tarn-boot 1 STATE BOOT LIFE\n" and zeros */
 
+/* On a full disk the old file is written over. It is less than a sector; torn all the same it cannot be understood, and
+ * then the next start suspects. */
+static int boot_overwrite(struct volume *v, const char *path, const char text[BOOT_FILE_BYTES])
+{
+    _cleanup_(io_closep) struct io_file *file = NULL;
+    int err = io_open(v->io, path, O_RDWR, 0, &file);
+    if (err == 0)
+        err = io_pwrite(file, text, BOOT_FILE_BYTES, 0);
+    return err != 0 ? err : io_sync(file);
+}
+
 static int boot_write(struct volume *v, const char *state)
 {
     char temporary[512], path[512], life[24] = "", text[BOOT_FILE_BYTES] = "";
@@ -37,6 +48,10 @@ static int boot_write(struct volume *v, const char *state)
         err = io_sync(file);
     if (err == 0)
         err = io_rename(v->io, temporary, path);
+    if (err == -E_NOSPC && boot_overwrite(v, path, text) == 0) {
+        (void)io_unlink(v->io, temporary); /* nothing is in it */
+        return 0;
+    }
     return err != 0 ? err : io_sync_dir(v->io, v->dir);
 }
 

@@ -170,6 +170,21 @@ static int file_write(struct volume *v, const char *path, const struct writer *w
     return err != 0 ? err : io_sync(file);
 }
 
+/* On a full disk the file that is kept for this becomes the segment. */
+static int write_into_reserve(struct volume *v, const char *path, const struct writer *w)
+{
+    _cleanup_(io_closep) struct io_file *file = NULL;
+    (void)io_unlink(v->io, path); /* what the first try left */
+    int err = volume_reserve_take(v, path, w->len);
+    if (err == 0)
+        err = io_open(v->io, path, O_RDWR, 0, &file);
+    for (size_t at = 0; err == 0 && at < w->len; at += MIB(1))
+        err = io_pwrite(file, w->data + at, MIN(MIB(1), w->len - at), at);
+    if (err == 0)
+        err = io_truncate(file, w->len);
+    return err != 0 ? err : io_sync(file);
+}
+
 int volume_index_write(struct volume *v, uint64_t covered, bool full, struct writer *entries, uint64_t count)
 {
     char temporary[512], path[512];
@@ -184,6 +199,8 @@ int volume_index_write(struct volume *v, uint64_t covered, bool full, struct wri
     snprintf(temporary, sizeof temporary, "%s/index.new", v->dir);
     index_path(v, header.number, path);
     int err = file_write(v, temporary, &w);
+    if (err == -E_NOSPC)
+        err = write_into_reserve(v, temporary, &w);
     if (err == 0)
         err = io_rename(v->io, temporary, path);
     if (err == 0)
@@ -194,13 +211,15 @@ int volume_index_write(struct volume *v, uint64_t covered, bool full, struct wri
     v->index_bytes = full ? w.len : v->index_bytes + w.len;
     if (full)
         remove_older(v, header.number);
+    volume_reserve_keep(v);
     return 0;
 }
 
 /* ------------------------------------------------------------------ the living volume */
 static bool full_is_due(const struct volume *v)
 {
-    return v->index_number == 0 || v->index_number - v->oldest_number >= ROW_FILES_MAX ||
+    /* A full one frees the others: on a full disk their space is what the next one is written to. */
+    return v->index_number == 0 || volume_is_tight(v) || v->index_number - v->oldest_number >= ROW_FILES_MAX ||
            v->index_bytes > 2 * v->index.bytes + FULL_BYTES_MIN;
 }
 

@@ -150,9 +150,9 @@ int volume_file_allocate(struct volume *v, struct chunk *c, struct io_file *file
     if (err != 0)
         return err;
     if (end > c->allocated) {
-        /* Small chunks are allocated exactly; bulk ones double: 2, 4, … 64 MiB. */
-        uint64_t want = MAX(end, MIN(CHUNK_BYTES_MAX, c->allocated * 2));
-        want = MIN(CHUNK_BYTES_MAX, round_up_u64(want, want > MIB(1) ? MIB(1) : BLOCK_BYTES));
+        /* Small chunks are allocated exactly; bulk ones double: 2, 4, … 64 MiB. With little space nothing is taken ahead. */
+        uint64_t want = volume_is_tight(v) ? end : MAX(end, MIN(CHUNK_BYTES_MAX, c->allocated * 2));
+        want = MIN(CHUNK_BYTES_MAX, round_up_u64(want, want > MIB(1) && !volume_is_tight(v) ? MIB(1) : BLOCK_BYTES));
         err = io_allocate(file, c->allocated, want - c->allocated);
         if (err == -E_NOTSUP)
             err = 0; /* a file system without it allocates as it writes */
@@ -257,7 +257,7 @@ void volume_file_remove(struct volume *v, struct chunk *c)
     char path[512], spare[512];
     volume_chunk_path(v, c->id, path);
     bool reusable = c->allocated == CHUNK_BYTES_MAX && c->length == CHUNK_BYTES_MAX &&
-                    (c->flags & CHUNK_EXPOSED) == 0 && v->n_spares < VOLUME_SPARES_MAX;
+                    (c->flags & CHUNK_EXPOSED) == 0 && v->n_spares < VOLUME_SPARES_MAX && !volume_is_tight(v);
     int err;
     if (reusable) {
         uint64_t number = v->next_spare++;
@@ -267,6 +267,8 @@ void volume_file_remove(struct volume *v, struct chunk *c)
             v->spares[v->n_spares++] = number;
         else if (err == 0)
             err = io_unlink(v->io, spare);
+        else if (err != -E_CANCELED)
+            err = io_unlink(v->io, path); /* the other directory could not take one name more */
     } else {
         err = io_unlink(v->io, path);
     }
@@ -274,6 +276,18 @@ void volume_file_remove(struct volume *v, struct chunk *c)
     v->space_at_ms = 0;
     if (err != 0 && err != -E_NOENT && err != -E_CANCELED)
         log_warn("cannot remove %s: %s; the next start does", path, err_sentence(err));
+}
+
+void volume_spares_drop(struct volume *v)
+{
+    char path[512];
+    while (v->n_spares > 0) {
+        spare_path(v, v->spares[--v->n_spares], path);
+        int err = io_unlink(v->io, path);
+        if (err != 0 && err != -E_CANCELED)
+            log_warn("cannot remove %s: %s; the next start does", path, err_sentence(err));
+    }
+    v->space_at_ms = 0;
 }
 
 struct scan {

@@ -62,8 +62,10 @@ static void item_send(struct forward_item *item)
         lives_take(f, reply);
     if (item->err == 0 && reply != NULL && reply->failed_disk != 0) {
         item->failed_disk = reply->failed_disk;
+        item->full = reply->full;
         snprintf(item->why, sizeof item->why, "%s", reply->why);
     } else if (item->err != 0) {
+        item->full = item->err == -E_NOSPC;
         snprintf(item->why, sizeof item->why, "%s",
                  call.detail[0] != '\0' ? call.detail : err_sentence(item->err));
     }
@@ -100,6 +102,7 @@ int forward_start(struct forward *f, struct store *s, const struct volume *v, un
         item->n_members = chain ? n_members - 1 : 1;
         item->err = 0;
         item->failed_disk = 0;
+        item->full = false;
         item->why[0] = '\0';
         fill(item, op, message);
         f->n_items++;
@@ -132,6 +135,7 @@ int forward_wait(struct forward *f, Tarn__ChunkPutReply *reply)
             continue;
         reply->failed_disk = item->failed_disk != 0 ? item->failed_disk : item->members[0]->disk;
         reply->why = item->why;
+        reply->full = item->full;
         return 0;
     }
     return 0;

@@ -26,6 +26,7 @@ struct forward_item {
     size_t n_members;
     int err;
     uint32_t failed_disk;
+    bool full; /* why it failed */
     char why[160];
 };
 struct forward {

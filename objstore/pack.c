@@ -414,7 +414,7 @@ int pack_make(struct background *b, const Tarn__ChunkTask *task, struct pack_res
     *ret = (struct pack_result){0};
     if (task->n_pieces == 0)
         return -E_UNAVAIL; /* given up meanwhile */
-    int err = volume_has_room(v, task->length);
+    int err = volume_has_room(v, task->length, true); /* compaction frees more than it takes */
     if (err == 0)
         err = result_init(ret, task->n_pieces);
     if (err == 0)

@@ -135,9 +135,9 @@ static void carry(struct volume *v, struct chunk *c, const struct record *record
         struct iovec iov[2] = {{zeros, record->data_zeros},
                                {(void *)record->data, record->data_len - record->data_zeros}};
         if (record->data_zeros > 0)
-            err = io_pwritev(file, iov, 2, record->data_offset);
+            err = volume_write_surely(v, file, iov, 2, record->data_offset);
         else
-            err = io_pwrite(file, record->data, record->data_len, record->data_offset);
+            err = volume_write_surely(v, file, iov + 1, 1, record->data_offset);
         volume_file_written(v, c, false);
         volume_file_done(v, c);
     }
@@ -201,6 +201,31 @@ static bool writes_over(const struct chunk *c, const struct put *put)
     return false;
 }
 
+/* What the put may take of the disk: nothing for bytes that are there, or that were asked from the file system before. */
+static uint64_t new_bytes(const struct chunk *c, const struct put *put)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < put->n_crcs; i++) {
+        struct piece piece = piece_at(put, i);
+        uint32_t valid = chunk_cell(c, piece.cell).valid;
+        if (piece.end > valid && (piece.cell + 1) * CELL_BYTES > c->allocated)
+            sum += piece.end - valid;
+    }
+    return sum;
+}
+
+/* A record that is journaled must get into its file: with little space its blocks are there first. */
+static int allocate_first(struct volume *v, struct chunk *c, const struct record *record)
+{
+    struct io_file *file;
+    int err = volume_file(v, c, FILE_BUFFERED, true, &file);
+    if (err != 0)
+        return err;
+    err = volume_file_allocate(v, c, file, record->data_offset + record->data_len);
+    volume_file_done(v, c);
+    return err;
+}
+
 int put_bytes(struct volume *v, struct chunk *c, const struct put *put)
 {
     struct cell cells[PUT_PIECES_MAX];
@@ -209,9 +234,10 @@ int put_bytes(struct volume *v, struct chunk *c, const struct put *put)
                             .generation = MAX(put->generation, (uint64_t)1), .length = end,
                             .first_cell = (uint32_t)first, .n_cells = (uint32_t)put->n_crcs, .cells = cells};
     CHECK(put->n_crcs <= PUT_PIECES_MAX);
+    uint64_t fresh = new_bytes(c, put);
     int err = check_open(c, &record);
     if (err == 0)
-        err = volume_has_room(v, put->length);
+        err = fresh > 0 ? volume_has_room(v, fresh, (put->flags & CHUNK_PARTIAL) != 0) : 0;
     if (err == 0)
         err = chunk_reserve(c, record.first_cell + record.n_cells);
     if (err != 0)
@@ -223,6 +249,8 @@ int put_bytes(struct volume *v, struct chunk *c, const struct put *put)
         err = cell_after(v, c, &piece, &cells[i]);
     }
     fill_data(c, put, direct, &record);
+    if (err == 0 && record.data_len > 0 && fresh > 0 && volume_is_tight(v))
+        err = allocate_first(v, c, &record);
     if (err == 0 && direct < put->n_crcs) {
         struct piece piece = piece_at(put, direct);
         uint64_t start = piece.cell * CELL_BYTES + piece.start;

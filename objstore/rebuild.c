@@ -38,8 +38,10 @@ static int clone_held(struct volume *v, struct chunk *to, struct chunk *from, ui
 {
     if (chunk_is_real(to) && (to->flags & CHUNK_PARTIAL) == 0)
         return generation < to->generation ? -E_STALE : 0;
-    int err = partial_begin(v, to, generation);
     uint64_t end = MIN(length, from->length);
+    int err = volume_has_room(v, end, false); /* a client's wish, unlike copies */
+    if (err == 0)
+        err = partial_begin(v, to, generation);
     for (uint64_t at = 0; err == 0 && at < end; at += BACKGROUND_WINDOW_BYTES)
         err = clone_window(v, to, from, generation, at, MIN(BACKGROUND_WINDOW_BYTES, end - at));
     if (err == 0 && length > end)

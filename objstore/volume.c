@@ -8,8 +8,6 @@
 #include <fcntl.h>
 #include <stdio.h>
 
-#define SPACE_AGE_MS 500 /* how old a look at the free space may be */
-
 static void path_of(const struct volume *v, const char *name, char out[512])
 {
     snprintf(out, 512, "%s/%s", v->dir, name);
@@ -34,7 +32,7 @@ static int superblock_write(struct volume *v)
     path_of(v, "superblock", path);
     int err = io_open(v->io, temporary, O_RDWR | O_CREAT | O_TRUNC, 0600, &file);
     if (err == 0)
-        err = io_pwrite(file, block, BLOCK_BYTES, 0);
+        err = volume_write_surely(v, file, &(struct iovec){block, BLOCK_BYTES}, 1, 0);
     if (err == 0)
         err = io_sync(file);
     if (err == 0)
@@ -244,7 +242,7 @@ static int redo_one(struct volume *v, const struct redo *redo)
     struct io_file *file;
     int err = volume_file(v, c, FILE_BUFFERED, true, &file);
     if (err == 0) {
-        err = io_pwrite(file, redo->data, redo->len, redo->offset);
+        err = volume_write_surely(v, file, &(struct iovec){(void *)(uintptr_t)redo->data, redo->len}, 1, redo->offset);
         c->new_name = true; /* perhaps */
         volume_file_written(v, c, false);
         volume_file_done(v, c);
@@ -387,7 +385,7 @@ static int recover(struct volume *v, uint64_t *ret_seq, uint64_t *ret_lsn)
     if (!index_is_dirty(&v->index) && v->index_number != 0 && covered == *ret_seq)
         return 0;
     uint64_t count;
-    bool full = v->index_number == 0;
+    bool full = v->index_number == 0 || volume_is_tight(v);
     _cleanup_(writer_fini) struct writer entries = {0};
     index_dump(&v->index, full, &entries, &count);
     return entries.failed ? -E_NOMEM : volume_index_write(v, *ret_seq, full, &entries, count);
@@ -409,6 +407,8 @@ static void sync_run(void *arg)
         err = fiber_queue_wait(&v->sync_work, VOLUME_SYNC_MS);
         if (err == -E_TIMEOUT)
             err = journal_sync(v->journal);
+        if (err == 0 && v->reserved == 0)
+            volume_reserve_keep(v);
     }
     fiber_group_done(&v->fibers);
 }
@@ -450,8 +450,15 @@ static int load(struct volume *v, const struct volume_options *options)
     if (err == 0 && v->super.cluster_id != options->cluster_id)
         err = -E_CLUSTER;
     uint64_t seq, lsn;
+    uint64_t total, free;
+    if (err == 0) {
+        volume_reserve_find(v);
+        err = volume_space(v, &total, &free); /* from the start: is it tight? */
+    }
     if (err == 0)
         err = recover(v, &seq, &lsn);
+    if (err == 0)
+        volume_reserve_keep(v);
     if (err == 0)
         err = volume_boot_open(v, options->boot);
     struct journal_hooks hooks = {.before_sync = volume_sync_unsynced, .want_roll = want_checkpoint, .arg = v};
@@ -472,7 +479,8 @@ int volume_open(struct io *io, const struct volume_options *options, struct volu
     v->capacity = options->capacity;
     v->withdraw = options->withdraw;
     v->withdraw_arg = options->withdraw_arg;
-    v->reserve_bytes = options->reserve_bytes != 0 ? options->reserve_bytes : VOLUME_RESERVE_BYTES;
+    v->reserve_bytes = options->reserve_bytes;
+    v->reserve_given = options->reserve_bytes != 0;
     v->files_max = options->files_max != 0 ? options->files_max : VOLUME_FILES_MAX;
     list_init(&v->open);
     list_init(&v->unsynced);
@@ -577,57 +585,4 @@ int volume_delete(struct volume *v, struct chunk *c)
     if (err == 0)
         damage_forget(&v->damages, c->id);
     return err;
-}
-
-/* ------------------------------------------------------------------ space */
-/* What the chunks' files take, about. Cost: O(chunks), twice a second. */
-static uint64_t chunks_bytes(struct volume *v)
-{
-    size_t at = 0;
-    uint64_t id, sum = 0;
-    void *chunk;
-    while (map_next(&v->index.chunks, &at, &id, &chunk))
-        sum += MAX(((struct chunk *)chunk)->allocated, ((struct chunk *)chunk)->length);
-    return sum;
-}
-
-static int space_look(struct volume *v)
-{
-    uint64_t now = io_mono_ms(v->io);
-    if (v->space_at_ms != 0 && now - v->space_at_ms < SPACE_AGE_MS)
-        return 0;
-    int err = io_statfs(v->io, v->dir, &v->total, &v->free);
-    if (err != 0)
-        return err;
-    v->space_at_ms = MAX(now, (uint64_t)1);
-    if (v->capacity != 0) {
-        uint64_t used = chunks_bytes(v) + v->n_spares * CHUNK_BYTES_MAX;
-        v->total = MIN(v->total, v->capacity);
-        uint64_t left = used < v->capacity ? v->capacity - used : 0;
-        v->free = MIN(v->free, left);
-    }
-    return 0;
-}
-
-int volume_has_room(struct volume *v, uint64_t bytes)
-{
-    int err = space_look(v);
-    if (err != 0)
-        return err;
-    uint64_t spare = v->n_spares * CHUNK_BYTES_MAX;
-    if (v->free + spare < v->reserve_bytes + bytes)
-        return -E_NOSPC;
-    v->free -= MIN(v->free, bytes);
-    return 0;
-}
-
-int volume_space(struct volume *v, uint64_t *ret_total, uint64_t *ret_free)
-{
-    int err = space_look(v);
-    if (err != 0)
-        return err;
-    uint64_t all = v->free + v->n_spares * CHUNK_BYTES_MAX;
-    *ret_total = v->total;
-    *ret_free = all > v->reserve_bytes ? all - v->reserve_bytes : 0;
-    return 0;
 }

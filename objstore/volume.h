@@ -14,8 +14,6 @@
 #include "common/io.h"
 
 #define VOLUME_JOURNAL_BYTES MIB(32) /* of one segment, by default */
-/* Kept free for checkpoints and compaction: writes are refused before the disk is really full. */
-#define VOLUME_RESERVE_BYTES MIB(64)
 #define VOLUME_FILES_MAX 512 /* open chunk files; two descriptors each at most */
 /* Full-sized files of deleted chunks kept for reuse: 16 x 64 MiB = 1 GiB, counted as free space. */
 #define VOLUME_SPARES_MAX 16
@@ -31,7 +29,7 @@ struct volume_options {
     const char *dir;        /* made when its parent exists */
     uint64_t cluster_id;
     uint64_t journal_bytes; /* 0 = default; only looked at when the volume is made */
-    uint64_t reserve_bytes; /* 0 = default */
+    uint64_t reserve_bytes; /* kept from clients; 0 = a fiftieth of the disk, 4 MiB at least, 16 GiB at most */
     uint64_t capacity;      /* of its file system, for chunks; 0 = all of it */
     unsigned files_max;     /* 0 = default */
     /* Who was given the chunk's file is to close it: it is about to be removed, or a cell does not match. May not wait, and
@@ -84,6 +82,8 @@ struct volume {
     uint64_t first_chunk;
     /* space, looked at again after a while */
     uint64_t total, free, space_at_ms;
+    bool reserve_given;
+    uint64_t reserved;     /* bytes allocated in the file `reserve`, 0 = it is not there */
 };
 
 /* *ret_why is one sentence (static text) when it fails. Errors: -E_CLUSTER of another cluster,
@@ -116,10 +116,22 @@ void volume_note_deleted(struct volume *volume, uint64_t chunk);
 int volume_refuses(const struct volume *volume, uint64_t chunk);
 
 /* ---- space ---- */
-/* 0 or -E_NOSPC: `bytes` more would cut into the reserve. */
-int volume_has_room(struct volume *volume, uint64_t bytes);
-/* Bytes of the disk, and free for data: without the reserve, with the spares. */
+/* 0 or -E_NOSPC: `bytes` more would cut into the reserve; `healing`: into the last quarter of it. */
+int volume_has_room(struct volume *volume, uint64_t bytes, bool healing);
+/* Near the end: blocks are allocated before anything counts on them. */
+bool volume_is_tight(const struct volume *volume);
+/* Bytes of the disk, and free for clients' data: without the reserve, with the spares. */
 int volume_space(struct volume *volume, uint64_t *ret_total, uint64_t *ret_free);
+
+/* The file `reserve` (space.c): takes note of what there is at open; makes it as large as the index may need, if it can; */
+void volume_reserve_find(struct volume *volume);
+void volume_reserve_keep(struct volume *volume);
+/* gives its blocks up, false when there were none; */
+bool volume_reserve_give(struct volume *volume);
+/* renames it to `path`, where `bytes` can be written without new blocks. -E_NOSPC: it is not that large. */
+int volume_reserve_take(struct volume *volume, const char *path, uint64_t bytes);
+/* Writes what must be written: for lack of space at the price of the reserve. */
+int volume_write_surely(struct volume *volume, struct io_file *file, const struct iovec *iov, unsigned n_iov, uint64_t offset);
 
 /* ---- chunk files (files.c) ---- */
 enum volume_file_kind { FILE_BUFFERED, FILE_DIRECT };
@@ -133,6 +145,7 @@ void volume_file_done(struct volume *volume, struct chunk *chunk);
 void volume_file_written(struct volume *volume, struct chunk *chunk, bool direct);
 /* Makes room for direct writes up to `end`, in growing steps. */
 int volume_file_allocate(struct volume *volume, struct chunk *chunk, struct io_file *file, uint64_t end);
+void volume_spares_drop(struct volume *volume);
 /* The file's data on disk, and its name. */
 int volume_file_sync(struct volume *volume, struct chunk *chunk);
 void volume_file_remove(struct volume *volume, struct chunk *chunk);

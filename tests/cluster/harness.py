@@ -57,10 +57,10 @@ class Result:
 
 
 class Cluster:
-    def __init__(self, nodes=3, meta=1, racks=1, own_file_system=False):
+    def __init__(self, nodes=3, meta=1, racks=1, disks=1, own_file_system=False):
         self.dir = Path(tempfile.mkdtemp(prefix='tarn-test-'))
         self.home = self.dir / 'c'
-        self.numbers = ['--nodes', str(nodes), '--meta', str(meta), '--racks', str(racks)]
+        self.numbers = ['--nodes', str(nodes), '--meta', str(meta), '--racks', str(racks), '--disks', str(disks)]
         self.mounts = []
         self.buckets = set()
         self.own_file_system = own_file_system  # its free space is nobody else's business then
