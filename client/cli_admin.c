@@ -20,7 +20,18 @@ struct status {
     bool safe;
 };
 
-static void print_status(const Tarn__StatusReply *reply, bool safe)
+/* Time and next step come from the account of healing. */
+static void print_outlook(const Tarn__StatusReply *reply, const Tarn__HealStatusReply *heal)
+{
+    bool waiting = reply->below_target != 0 || (reply->damages != NULL && reply->damages->chunks != 0);
+    if (reply->below_target != 0 && heal->eta_s != UINT64_MAX)
+        printf("  full safety in about %llu s\n", (unsigned long long)heal->eta_s);
+    else if (waiting)
+        puts("  how long to full safety cannot be told now");
+    printf("  next: %s\n", heal->next);
+}
+
+static void print_status(const Tarn__StatusReply *reply, const Tarn__HealStatusReply *heal, bool safe)
 {
     printf("%s\n", safe && reply->weak != 0 ? "Your data is safe: every chunk has all its copies, but some share a failure domain."
                    : safe             ? "Your data is safe: every chunk has all its copies."
@@ -31,6 +42,7 @@ static void print_status(const Tarn__StatusReply *reply, bool safe)
     for (size_t i = 0; i < reply->n_by_copies; i++)
         if (reply->by_copies[i] != 0)
             printf("  with %zu %s: %llu\n", i, i == 1 ? "copy" : "copies", (unsigned long long)reply->by_copies[i]);
+    print_damages(reply->damages);
     if (reply->groups + reply->coding != 0)
         printf("  parity groups: %llu coded, %llu being made\n", (unsigned long long)reply->groups,
                (unsigned long long)reply->coding);
@@ -49,14 +61,13 @@ static void print_status(const Tarn__StatusReply *reply, bool safe)
         printf(" %u:%s", reply->replicas[i]->id,
                reply->replicas[i]->leader ? "leader" : reply->replicas[i]->reachable ? "ok" : "silent");
     putchar('\n');
-    if (safe && reply->weak + reply->reduced == 0)
-        puts("  next: nothing to do");
-    else if (safe)
-        puts("  next: add nodes, in other racks or sites if copies share one (tarn heal status)");
-    else if (reply->nodes_up < reply->nodes)
-        puts("  next: bring the nodes back that are down (tarn node ls); copies are remade after 30 s");
-    else
-        puts("  next: wait, copies are being made");
+    print_outlook(reply, heal);
+}
+
+static int outlook(struct meta *meta, Tarn__HealStatusReply **ret, char detail[160])
+{
+    Tarn__HealStatus request = TARN__HEAL_STATUS__INIT;
+    return meta_call(meta, OP_HEAL_STATUS, &request.base, &request.ctx, &meta_root, &tarn__heal_status_reply__descriptor, ret, detail);
 }
 
 static int status_fiber(struct meta *meta, void *arg)
@@ -67,11 +78,22 @@ static int status_fiber(struct meta *meta, void *arg)
     char detail[160] = "";
     int err = meta_call(meta, OP_STATUS, &request.base, &request.ctx, &meta_root,
                         &tarn__status_reply__descriptor, &reply, detail);
-    if (err != 0)
+    Tarn__HealStatusReply *heal = NULL;
+    if (err == 0)
+        err = outlook(meta, &heal, detail);
+    if (err != 0) {
+        if (reply != NULL)
+            tarn__status_reply__free_unpacked(reply, NULL);
         return complain("ask for the status", err, detail);
-    status->safe = reply->below_target == 0 && reply->lost == 0;
+    }
+    static char files[DAMAGED_FILES_TEXT];
+    damaged_files(reply->damages, files);
+    status->safe = reply->below_target == 0 && reply->lost == 0 && (reply->damages == NULL || reply->damages->lost == 0);
     if (status->json)
-        out_json("{s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:i}", "safe", status->safe, "groups",
+        out_json("{s:b,s:I,s:I,s:s,s:I,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:i}", "safe", status->safe,
+                 "damaged", (long long)(reply->damages != NULL ? reply->damages->chunks : 0), "damaged_lost",
+                 (long long)(reply->damages != NULL ? reply->damages->lost : 0), "damaged_files", files, "eta_s",
+                 heal->eta_s == UINT64_MAX ? -1ll : (long long)heal->eta_s, "next", heal->next, "groups",
                  (long long)reply->groups, "coding", (long long)reply->coding, "ghosts", (long long)reply->ghosts, "files",
                  (long long)reply->files, "chunks", (long long)reply->chunks, "below_target",
                  (long long)reply->below_target, "lost", (long long)reply->lost, "nodes", (int)reply->nodes,
@@ -80,7 +102,8 @@ static int status_fiber(struct meta *meta, void *arg)
                  "pending_tasks", (long long)reply->pending_tasks, "weak", (long long)reply->weak, "reduced",
                  (long long)reply->reduced, "draining", (int)reply->draining);
     else
-        print_status(reply, status->safe);
+        print_status(reply, heal, status->safe);
+    tarn__heal_status_reply__free_unpacked(heal, NULL);
     tarn__status_reply__free_unpacked(reply, NULL);
     return 0;
 }

@@ -3,10 +3,13 @@
 #include "out.h"
 
 #include "common/err.h"
+#include "common/fiber.h"
 
 #include <stdio.h>
 #include <time.h>
 #include <unistd.h>
+
+#define HEAL_LOOK_MS 500 /* between two looks of --wait */
 
 static int complain(const char *what, int err, const char *detail)
 {
@@ -17,7 +20,7 @@ static int complain(const char *what, int err, const char *detail)
 
 /* ---- heal status */
 struct heal {
-    bool json, safe;
+    bool json, safe, wait;
 };
 
 static uint64_t age_s(uint64_t since_ns)
@@ -41,6 +44,31 @@ static void print_levels(const Tarn__HealStatusReply *r)
         printf("  with all copies, but in too few failure domains: %llu\n", (unsigned long long)r->weak);
     if (r->reduced != 0)
         printf("  with fewer copies than asked for, because there are too few disks: %llu\n", (unsigned long long)r->reduced);
+}
+
+void print_damages(const Tarn__Damages *d)
+{
+    char size[16];
+    if (d == NULL || d->chunks == 0)
+        return;
+    printf("  with damaged copies: %llu chunks, being repaired: %llu\n", (unsigned long long)d->chunks,
+           (unsigned long long)(d->chunks - d->lost));
+    if (d->lost == 0)
+        return;
+    cli_format_size(d->lost_bytes, size);
+    printf("  LOST bytes: %s in %llu chunks are right in no copy; reading them fails, all else of these files can be read:\n", size,
+           (unsigned long long)d->lost);
+    for (size_t i = 0; i < d->n_files; i++)
+        printf("    %.*s\n", (int)d->files[i].len, (const char *)d->files[i].data);
+}
+
+void damaged_files(const Tarn__Damages *d, char out[DAMAGED_FILES_TEXT])
+{
+    size_t at = 0;
+    out[0] = '\0';
+    for (size_t i = 0; d != NULL && i < d->n_files && at + d->files[i].len + 2 < DAMAGED_FILES_TEXT; i++)
+        at += (size_t)snprintf(out + at, DAMAGED_FILES_TEXT - at, "%s%.*s", i > 0 ? "\n" : "", (int)d->files[i].len,
+                               (const char *)d->files[i].data);
 }
 
 static void print_work(const Tarn__HealStatusReply *r)
@@ -87,12 +115,48 @@ static void print_heal(const Tarn__HealStatusReply *r, const struct heal *heal)
                    : r->weak != 0         ? "Every chunk has all its copies, but some share a failure domain."
                                           : "Every chunk has all its copies, in as many failure domains as asked for.");
     print_levels(r);
+    print_damages(r->damages);
     print_work(r);
+}
+
+static uint64_t heal_left(const Tarn__HealStatusReply *r)
+{
+    return r->below_target + (r->damages != NULL ? r->damages->chunks - r->damages->lost : 0);
+}
+
+/* Until nothing is left to heal that can be healed: what is lost, or waits for nodes, does not come by waiting. */
+static int heal_wait(struct meta *meta)
+{
+    struct progress progress;
+    progress_begin(&progress, "chunks healed", 0);
+    progress.count = true;
+    int err = 0;
+    for (bool more = true; more && err == 0;) {
+        Tarn__HealStatus request = TARN__HEAL_STATUS__INIT;
+        Tarn__HealStatusReply *reply = NULL;
+        char detail[160] = "";
+        err = meta_call(meta, OP_HEAL_STATUS, &request.base, &request.ctx, &meta_root, &tarn__heal_status_reply__descriptor, &reply,
+                        detail);
+        if (err != 0) {
+            err = complain("ask how the data is kept", err, detail);
+            break;
+        }
+        progress_left(&progress, heal_left(reply));
+        more = heal_left(reply) > reply->lost;
+        tarn__heal_status_reply__free_unpacked(reply, NULL);
+        if (more)
+            err = io_sleep_ms(fiber_io(), HEAL_LOOK_MS);
+    }
+    progress_end(&progress);
+    return err;
 }
 
 static int heal_fiber(struct meta *meta, void *arg)
 {
     struct heal *heal = arg;
+    int waited = heal->wait ? heal_wait(meta) : 0;
+    if (waited != 0)
+        return waited;
     Tarn__HealStatus request = TARN__HEAL_STATUS__INIT;
     Tarn__HealStatusReply *reply = NULL;
     char detail[160] = "";
@@ -112,6 +176,7 @@ int command_heal(int argc, char **argv)
     const char *config = NULL;
     const struct cli_option options[] = {
         {"json", CLI_FLAG, &heal.json, NULL, "one JSON object", 0, 0},
+        {"wait", CLI_FLAG, &heal.wait, NULL, "until every chunk that can be healed is", 0, 0},
         {"config", CLI_STRING, &config, "FILE", "where the cluster is", 0, 0},
     };
     int n = 0;

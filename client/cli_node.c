@@ -148,17 +148,36 @@ static bool drained(const Tarn__NodeListReply *reply, const struct node_call *ca
     return false;
 }
 
+/* Chunks that still depend on what is drained. */
+static uint64_t left_there(const Tarn__NodeListReply *reply, const struct node_call *call)
+{
+    uint64_t left = 0;
+    for (size_t i = 0; i < reply->n_nodes; i++)
+        for (size_t j = 0; j < reply->nodes[i]->n_disks && reply->nodes[i]->id == call->node; j++) {
+            const Tarn__Disk *disk = reply->nodes[i]->disks[j];
+            left += call->disk == 0 || disk->id == call->disk ? disk->ready + disk->copying : 0;
+        }
+    return left;
+}
+
 static int drain_wait(struct meta *meta, const struct node_call *call)
 {
     struct fiber_queue nobody = {0}; /* only to let time pass */
+    struct progress progress;
+    progress_begin(&progress, "chunks moved to other nodes", 0);
+    progress.count = true;
     for (;;) {
         Tarn__NodeListReply *reply = NULL;
         int err = list(meta, &reply);
         bool done = err == 0 && drained(reply, call);
+        if (err == 0)
+            progress_left(&progress, left_there(reply, call));
         if (reply != NULL)
             tarn__node_list_reply__free_unpacked(reply, NULL);
-        if (err != 0 || done)
+        if (err != 0 || done) {
+            progress_end(&progress);
             return err;
+        }
         (void)fiber_queue_wait(&nobody, WAIT_MS);
     }
 }

@@ -25,6 +25,7 @@ int command_snapshot(int argc, char **argv);
 int command_node(int argc, char **argv);
 int command_disk(int argc, char **argv);
 int command_heal(int argc, char **argv);
+int command_scrub(int argc, char **argv);
 int command_policy(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_meta(int argc, char **argv);
@@ -39,5 +40,11 @@ int command_failed(const char *what, const char *path);
  * there was no session. With `quiet` nothing is printed on failure. */
 typedef int (*admin_fn)(struct meta *meta, void *arg);
 int admin_run(const char *config, bool quiet, uint64_t give_up_ms, admin_fn fn, void *arg);
+
+/* Lines about damaged copies and the files with bytes that no copy has any more; nothing when there are none. */
+void print_damages(const Tarn__Damages *damages); /* NULL: a service of the version before */
+/* The same files, one a line, for JSON. */
+#define DAMAGED_FILES_TEXT 12288
+void damaged_files(const Tarn__Damages *damages, char out[DAMAGED_FILES_TEXT]);
 
 #endif

@@ -102,14 +102,27 @@ void progress_add(struct progress *progress, uint64_t bytes)
         return;
     progress->shown_ms = now;
     char done[16], rate[16];
-    cli_format_size(progress->done, done);
-    cli_format_size(progress->done * 1000 / MAX(now - progress->started_ms, (uint64_t)1), rate);
+    uint64_t per_second = progress->done * 1000 / MAX(now - progress->started_ms, (uint64_t)1);
+    if (progress->count) {
+        snprintf(done, sizeof done, "%llu", (unsigned long long)progress->done);
+        snprintf(rate, sizeof rate, "%llu", (unsigned long long)per_second);
+    } else {
+        cli_format_size(progress->done, done);
+        cli_format_size(per_second, rate);
+    }
     if (progress->total != 0)
         fprintf(stderr, "\r\033[K%s  %3u %%  %s  %s/s", progress->label,
                 (unsigned)(progress->done * 100 / progress->total), done, rate);
     else
         fprintf(stderr, "\r\033[K%s  %s  %s/s", progress->label, done, rate);
     progress->visible = true;
+}
+
+void progress_left(struct progress *progress, uint64_t left)
+{
+    progress->total = MAX(progress->total, progress->done + left);
+    uint64_t done = progress->total - left;
+    progress_add(progress, done - progress->done);
 }
 
 void progress_end(struct progress *progress)

@@ -15,9 +15,12 @@ struct progress {
     const char *label; /* borrowed */
     uint64_t total, done, started_ms, shown_ms;
     bool terminal, visible;
+    bool count; /* things, not bytes: set behind progress_begin() */
 };
 void progress_begin(struct progress *progress, const char *label, uint64_t total);
 void progress_add(struct progress *progress, uint64_t bytes);
+/* So much is left; the total is the most there ever was. */
+void progress_left(struct progress *progress, uint64_t left);
 void progress_end(struct progress *progress); /* wipes the line */
 
 /* "2026-11-21 10:46:00" in UTC, for tables. */

@@ -29,6 +29,7 @@ static const struct command {
     {"disk", command_disk, "their disks: ls"},
     {"policy", command_policy, "how a directory's data is kept: get, set"},
     {"heal", command_heal, "copies that are missing, and what is done: status"},
+    {"scrub", command_scrub, "read every chunk now, repair what is damaged"},
     {"meta", command_meta, "metadata replicas: status, add, remove, replace, transfer, check"},
     {"status", command_status, "is my data safe"},
     {"cluster", command_cluster, "a whole cluster on this machine: up, down, status"},

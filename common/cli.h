@@ -1,14 +1,14 @@
 /* Command lines from tables: sub-commands, long options, --help and exit codes are made from rows.
  * Exit codes (docs/ops/exit-codes.md): 0 done; 1 failed; 2 usage; 3 not found; 4 denied or wrong key;
  * 5 cluster not reachable; 6 no space; 7 address in use; 8 some tasks failed;
- * 9 the replica was removed from the service. */
+ * 9 the replica was removed from the service; 10 a check found damage. */
 #ifndef TARN_COMMON_CLI_H
 #define TARN_COMMON_CLI_H
 #include "base.h"
 
 enum cli_exit {
     CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_NOT_FOUND = 3, CLI_DENIED = 4,
-    CLI_UNREACHABLE = 5, CLI_NO_SPACE = 6, CLI_IN_USE = 7, CLI_TASKS_FAILED = 8, CLI_REMOVED = 9
+    CLI_UNREACHABLE = 5, CLI_NO_SPACE = 6, CLI_IN_USE = 7, CLI_TASKS_FAILED = 8, CLI_REMOVED = 9, CLI_DAMAGED = 10
 };
 int cli_exit_for(int err); /* negative err code → exit code */
 

@@ -117,7 +117,7 @@ static int index_open(struct volume *v, uint64_t number, struct io_file **ret, s
 static void remove_older(struct volume *v, uint64_t number)
 {
     char path[512];
-    for (uint64_t i = v->oldest_number; i < number; i++) {
+    for (uint64_t i = v->oldest_number; i < number && !v->read_only; i++) {
         index_path(v, i, path);
         int err = io_unlink(v->io, path);
         if (err != 0 && err != -E_NOENT && err != -E_CANCELED)

@@ -1,5 +1,6 @@
 /* tarn-stored: the process around a chunk store. Arguments, configuration, the directories' locks, one
  * line when it serves, a clean end on SIGTERM. */
+#include "check.h"
 #include "store.h"
 #include "common/check.h"
 #include "common/cli.h"
@@ -240,6 +241,8 @@ int main(int argc, char **argv)
     struct arguments arguments = {0};
     static struct process process;
     log_init("tarn-stored");
+    if (argc > 1 && strcmp(argv[1], "check") == 0)
+        return stored_check(argc - 1, argv + 1);
     parse(argc, argv, &arguments);
     prepare(&process, &arguments);
     process.signal_fd = block_signals();

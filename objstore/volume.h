@@ -45,6 +45,7 @@ struct volume {
     struct io *io;
     char dir[256];
     struct superblock super;
+    bool read_only; /* check.c: nothing is written, not even what is no use any more removed */
     struct index index;
     struct journal *journal;
     struct buffers buffers;
