@@ -261,6 +261,22 @@ static int window_read(struct chunk_read *rd, uint64_t offset, uint8_t *buf, siz
     return w.result;
 }
 
+/* Copies that are damaged in different cells have all of the window between them. */
+static int window_or_cells(struct chunk_read *rd, uint64_t offset, uint8_t *buf, size_t n)
+{
+    int r = window_read(rd, offset, buf, n);
+    size_t part = MIN(n, (size_t)(CELL_BYTES - offset % CELL_BYTES));
+    if (r != -E_CORRUPT || part == n)
+        return r;
+    for (r = 0; n > 0 && r == 0; part = MIN(n, (size_t)CELL_BYTES)) {
+        r = window_read(rd, offset, buf, part);
+        offset += part;
+        buf += part;
+        n -= part;
+    }
+    return r;
+}
+
 /* ------------------------------------------------------------------ a chunk */
 
 static struct chunk_read *chunk_read_create(struct stores *stores, const Tarn__Extent *extent, const struct store_ask *ask)
@@ -304,7 +320,7 @@ int store_chunk_read(struct stores *stores, const Tarn__Extent *extent, uint64_t
     uint8_t *at = buf;
     for (r = 0; n > 0 && r == 0;) {
         size_t part = MIN(n, (size_t)(STORE_WINDOW - offset % STORE_WINDOW));
-        r = window_read(rd, offset, at, part);
+        r = window_or_cells(rd, offset, at, part);
         offset += part;
         at += part;
         n -= part;

@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "objstore/beat.h"
 #include "objstore/cells.h"
+#include "objstore/check.h"
 #include "objstore/damage.h"
 #include "objstore/get.h"
 #include "objstore/put.h"
@@ -26,11 +27,13 @@ struct node {
     struct fiber_queue leave;
     bool open;
 };
+struct checking;
 struct world {
     struct sim *sim;
     struct node nodes[2];
     uint8_t *data;
     void (*script)(struct world *w);
+    struct checking *checking;
     bool done;
 };
 static const struct rpc_auth auth = {.cluster_id = 7, .key = "0123456789abcdef0123456789abcde", .name = "test"};
@@ -118,22 +121,29 @@ struct writing {
     bool seal, done;
 };
 
-static void write_run(void *arg)
+/* Called in the store's own process. */
+static int write_here(struct world *w, unsigned node, uint64_t id, bool seal)
 {
-    struct writing *writing = arg;
-    struct world *w = writing->w;
-    struct store *s = w->nodes[writing->node].store;
-    uint64_t id = writing->id;
+    struct volume *v = w->nodes[node].store->volumes[0];
     uint32_t crcs[CELLS];
     struct held held;
     for (unsigned i = 0; i < CELLS; i++)
         crcs[i] = crc32c(0, w->data + i * CELL_BYTES, MIN(CELL_BYTES, LENGTH - i * CELL_BYTES));
     struct put put = {.generation = 1, .length = LENGTH, .data = w->data, .crcs = crcs, .n_crcs = CELLS, .sync = true};
-    assert_int_equal(store_hold_all(s->volumes[0], id, true, true, &held), 0);
-    assert_int_equal(put_bytes(s->volumes[0], held.chunk, &put), 0);
-    if (writing->seal)
-        assert_int_equal(put_seal(s->volumes[0], held.chunk, 2, LENGTH), 0);
+    int err = store_hold_all(v, id, true, true, &held);
+    if (err != 0)
+        return err;
+    err = put_bytes(v, held.chunk, &put);
+    if (err == 0 && seal)
+        err = put_seal(v, held.chunk, 2, LENGTH);
     store_release(&held);
+    return err;
+}
+
+static void write_run(void *arg)
+{
+    struct writing *writing = arg;
+    assert_int_equal(write_here(writing->w, writing->node, writing->id, writing->seal), 0);
     writing->done = true;
 }
 
@@ -466,6 +476,128 @@ static void a_disk_that_fails_meanwhile(struct world *w)
     assert_true(failed > 0);
 }
 
+/* ------------------------------------------------------------------ the offline check */
+struct checking {
+    struct volume_check_summary sum;
+    unsigned damage, notes;
+    int err;
+    char last[256];
+};
+
+static void checked(void *arg, bool damage, const char *sentence)
+{
+    struct checking *checking = arg;
+    *(damage ? &checking->damage : &checking->notes) += 1;
+    snprintf(checking->last, sizeof checking->last, "%s", sentence);
+}
+
+static struct checking check_now(struct world *w, bool fast)
+{
+    struct checking c = {0};
+    const char *why;
+    c.err = volume_check(sim_host_io(w->nodes[0].host), "/vol", fast, checked, &c, &c.sum, &why);
+    return c;
+}
+
+static void write_some(struct world *w)
+{
+    for (uint64_t id = 1; id <= 4; id++)
+        write_chunk(w, 0, id, id != 4); /* the last one is open, and small writes are in the journal */
+    fiber_queue_wake_all(&w->nodes[0].leave);
+}
+
+static void check_clean(struct world *w)
+{
+    struct checking c = check_now(w, false);
+    assert_int_equal(c.err, 0);
+    assert_int_equal(c.damage, 0);
+    assert_int_equal(c.sum.chunks, 4);
+    assert_int_equal(c.sum.sealed, 3);
+    assert_int_equal(c.sum.bytes, 4 * LENGTH);
+}
+
+static void chunk_path(uint64_t id, char out[512])
+{
+    struct volume v = {.dir = "/vol"};
+    volume_chunk_path(&v, id, out);
+}
+
+static void check_finds(struct world *w)
+{
+    struct io *io = sim_host_io(w->nodes[0].host);
+    char path[512];
+    chunk_path(2, path);
+    assert_int_equal(sim_disk_corrupt(w->nodes[0].host, path, CELL_BYTES + 5), 0);
+    struct checking c = check_now(w, false);
+    assert_int_equal(c.damage, 1);
+    assert_int_equal(c.sum.damaged_cells, 1);
+    assert_non_null(strstr(c.last, "0000000000000002"));
+    assert_non_null(strstr(c.last, "cell 1 "));
+    assert_int_equal(check_now(w, true).damage, 0); /* no content is read */
+    chunk_path(1, path);
+    assert_int_equal(io_unlink(io, path), 0);
+    struct io_file *file;
+    chunk_path(3, path);
+    assert_int_equal(io_open(io, path, O_RDWR, 0, &file), 0);
+    assert_int_equal(io_truncate(file, LENGTH + 4096), 0);
+    io_close(file);
+    chunk_path(99, path);
+    assert_int_equal(io_open(io, path, O_RDWR | O_CREAT, 0600, &file), 0);
+    io_close(file);
+    c = check_now(w, true);
+    assert_int_equal(c.damage, 2); /* a lost file, a wrong length */
+    assert_int_equal(c.sum.lost_files, 1);
+    assert_int_equal(c.sum.strays, 1);
+    assert_int_equal(sim_disk_corrupt(w->nodes[0].host, "/vol/superblock", 20), 0);
+    assert_int_equal(check_now(w, false).err, -E_CORRUPT);
+}
+
+static void test_a_volume_that_was_closed_is_checked(void **state)
+{
+    struct world w;
+    world_begin(&w);
+    step(&w, write_some);
+    assert_int_equal(sim_run(w.sim, 60000, first_closed, &w), SIM_DONE);
+    step(&w, check_clean);
+    step(&w, check_finds);
+    world_end(&w);
+}
+
+static void write_until_killed(struct world *w)
+{
+    for (uint64_t id = 1; id <= 4 && write_here(w, 0, id, id != 4) == 0; id++)
+        ;
+}
+
+static void check_after_kill(struct world *w)
+{
+    *w->checking = check_now(w, false);
+}
+
+/* At any operation of the disk: what the journal has counts as in the files, as the next start finds it. */
+static void test_a_volume_whose_process_was_killed_is_checked(void **state)
+{
+    for (uint64_t nth = 5; nth < 60; nth += 6) {
+        struct world w;
+        world_begin(&w);
+        sim_disk_crash_at(w.nodes[0].host, nth, false);
+        w.script = write_until_killed;
+        (void)fiber_spawn(sim_host_io(w.nodes[0].host), "script", script_run, &w);
+        (void)sim_run(w.sim, 60000, is_done, &w);
+        if (sim_host_up(w.nodes[0].host)) /* it was through before */
+            sim_host_crash(w.nodes[0].host, false);
+        sim_disk_crash_at(w.nodes[0].host, 0, false);
+        (void)sim_host_restart(w.nodes[0].host);
+        w.nodes[0].open = false;
+        struct checking c = {0};
+        w.checking = &c;
+        step(&w, check_after_kill);
+        assert_int_equal(c.err, 0);
+        assert_int_equal(c.damage, 0);
+        world_end(&w);
+    }
+}
+
 #define IN_WORLD(name)                \
     static void test_##name(void **state) { run(name); }
 IN_WORLD(the_list_tells_each_chunk_until_it_is_answered)
@@ -497,6 +629,8 @@ int main(void)
         cmocka_unit_test(test_a_source_that_is_away_is_not_a_verdict),
         cmocka_unit_test(test_a_lost_file_comes_back_and_a_length_is_cut),
         cmocka_unit_test(test_a_disk_that_fails_meanwhile),
+        cmocka_unit_test(test_a_volume_that_was_closed_is_checked),
+        cmocka_unit_test(test_a_volume_whose_process_was_killed_is_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
