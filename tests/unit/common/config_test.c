@@ -52,7 +52,7 @@ static void test_everything_is_read(void **state)
     const char *why;
     assert_int_equal(load("# the cluster\n\n  cluster_id=16 # or 0x10\nkey = " KEY "\n"
                           "meta = tcp:a:1 \t tcp:b:2  tcp:[::1]:3\r\n"
-                          "gateway = tcp:h:8080 tcp:i:8080\nnode = 7",
+                          "gateway = tcp:h:8080 tcp:i:8080\nverify = always\nnode = 7",
                           &config, &why),
                      0);
     assert_string_equal(config.path, path);
@@ -63,6 +63,7 @@ static void test_everything_is_read(void **state)
     assert_string_equal(config.meta[0], "tcp:a:1");
     assert_string_equal(config.meta[2], "tcp:[::1]:3");
     assert_string_equal(config.gateway, "tcp:h:8080");
+    assert_true(config.verify_always);
     assert_int_equal(config.node, 7);
 }
 
@@ -73,6 +74,7 @@ static void test_what_may_be_missing(void **state)
     assert_int_equal(load(GOOD, &config, &why), 0);
     assert_int_equal(config.node, 0);
     assert_string_equal(config.gateway, "");
+    assert_false(config.verify_always);
 }
 
 static void test_the_environment_names_the_file(void **state)
@@ -108,6 +110,7 @@ static void test_mistakes_name_line_and_setting(void **state)
     assert_refused("meta = 127.0.0.1:7001\n", "tcp:HOST:PORT");
     assert_refused("meta = tcp:a:1 tcp:b:2\n", "1, 3 or 5");
     assert_refused("meta = tcp:a:1 tcp:a:1 tcp:a:1 tcp:a:1 tcp:a:1 tcp:a:1\n", "at most 5");
+    assert_refused(GOOD "verify = sometimes\n", ":4: the setting 'verify' is wrong: it is 'once' or 'always'");
     assert_refused(GOOD "node = 1\nnode = 2\n", ":5: the setting 'node' is wrong: it is set twice");
 }
 
