@@ -28,11 +28,14 @@ static int put_bytes(struct copy *copy, int fd, const char *from, struct tarn_pu
 static int put_fd(struct copy *copy, int fd, const char *from, const char *to)
 {
     struct stat st;
-    mode_t mode = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? st.st_mode & 0777 : 0644;
+    bool regular = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    mode_t mode = regular ? st.st_mode & 0777 : 0644;
     struct tarn_put *put = NULL;
     uint64_t bytes;
     if (tarn_put_begin(copy->tarn, to, mode, (unsigned)copy->copies, &put) < 0)
         return command_failed("put", to);
+    if (regular)
+        tarn_put_expect(put, (uint64_t)st.st_size);
     int code = put_bytes(copy, fd, from, put, to, &bytes);
     if (code != CLI_OK)
         tarn_put_abort(put);

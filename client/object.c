@@ -5,8 +5,13 @@
  *                                    ├─ fibers chunk 1: ████▒▒▒▒ windows under way
  *   put_commit waits for all ────────┘         chunk 2: not begun before chunk 0 is synced
  *
+ * Where the policy has a code, chunks are the data of a group (put_code.h): a window is folded into the parity before it is
+ * sent, and the parity of a group goes out beside the next group's data. A coded chunk has one member; when that fails the
+ * chunk is lost and the put goes on.
+ *
  * Nothing is visible before OBJECT_COMMIT. Up to INLINE_MAX bytes need no chunk at all. */
 #include "object.h"
+#include "put_code.h"
 
 #include "common/check.h"
 #include "common/err.h"
@@ -27,6 +32,9 @@ struct put_chunk {
     uint64_t taken;       /* bytes given to windows so far */
     unsigned under_way;   /* windows of it */
     bool full, syncing;
+    struct put_group *group; /* NULL: kept in copies */
+    unsigned shard;          /* of the group */
+    bool lost;               /* its only member failed: nothing is sent any more */
     struct store_lives lives; /* of its members, since its first window */
 };
 
@@ -56,6 +64,13 @@ struct put {
     struct put_chunk *chunks[CHUNKS_AT_ONCE]; /* those not synced yet, by index modulo */
     uint64_t *lengths; /* of all chunks */
     size_t n_chunks;
+    uint64_t sent;     /* bytes in them */
+    uint64_t expected; /* bytes of the object; 0 = not known */
+
+    bool whole; /* chunks in copies only from here on */
+    struct put_group *coding, *finishing; /* being filled; all its data is folded, not all is on disk */
+    uint64_t *lost; /* chunks that are not stored */
+    size_t n_lost;
 
     uint8_t *filling; /* the window being filled */
     size_t filled;
@@ -80,7 +95,10 @@ static void put_free(struct put *put)
     for (unsigned i = 0; i < put->n_spare; i++)
         free(put->spare[i]);
     free(put->filling);
+    put_group_free(put->coding);
+    put_group_free(put->finishing);
     free(put->lengths);
+    free(put->lost);
     free(put->groups);
     free(put->parent_path);
     free(put->path);
@@ -122,6 +140,8 @@ int put_begin(struct meta *meta, struct stores *stores, const struct put_options
     put->exclusive = options->exclusive;
     put->file = options->file;
     put->no_inline = options->no_inline;
+    put->expected = options->expected_size;
+    put->whole = options->copies != 0; /* said for this object: a policy's code does not count */
     int r = put->parent_path && put->path ? cred_copy(put, options->cred) : -E_NOMEM;
     if (r < 0) {
         put_free(put);
@@ -129,6 +149,13 @@ int put_begin(struct meta *meta, struct stores *stores, const struct put_options
     }
     *ret = put;
     return 0;
+}
+
+void put_expect(struct put *put, uint64_t size)
+{
+    CHECK_MAGIC(put, PUT_MAGIC);
+    CHECK(put->n_chunks == 0);
+    put->expected = size;
 }
 
 static void where_fill(const struct put *put, Tarn__Where *where)
@@ -191,6 +218,121 @@ static struct put_chunk **chunk_slot(struct put *put, size_t index)
     return &put->chunks[index % CHUNKS_AT_ONCE];
 }
 
+static void fail(struct put *put, int err)
+{
+    if (err < 0 && put->err == 0)
+        put->err = err;
+    if (err < 0)
+        fiber_queue_wake_all(&put->progress);
+}
+
+/* ------------------------------------------------------------------ groups */
+
+/* Each user of the group has ended when its bytes are on disk or lost. */
+static void group_unuse(struct put *put, struct put_group *group)
+{
+    if (--group->users > 0 || put->finishing != group)
+        return;
+    put->finishing = NULL;
+    put_group_free(group);
+    fiber_queue_wake_all(&put->progress);
+}
+
+static int lost_note(struct put *put, uint64_t chunk)
+{
+    uint64_t *lost = realloc(put->lost, (put->n_lost + 1) * sizeof lost[0]);
+    if (!lost)
+        return -E_NOMEM;
+    put->lost = lost;
+    put->lost[put->n_lost++] = chunk;
+    return 0;
+}
+
+static void member_lost(struct put *put, struct put_group *group, uint64_t chunk, int err)
+{
+    int r = put_group_lose(group, chunk, err);
+    fail(put, r == 0 ? lost_note(put, chunk) : r);
+}
+
+static void parity_ended(void *arg, struct put_group *group, uint64_t chunk, int err)
+{
+    struct put *put = arg;
+    if (err < 0 && put->err == 0)
+        member_lost(put, group, chunk, err);
+    group_unuse(put, group);
+}
+
+/* The group being filled gets no more data: its parity goes out. At most one is that far, so two hold memory. */
+static int group_close(struct put *put)
+{
+    while (put->finishing && put->err == 0) {
+        int r = fiber_queue_wait(&put->progress, 0);
+        if (r < 0)
+            return r;
+    }
+    if (put->err)
+        return put->err;
+    put->finishing = take_ptr(put->coding);
+    return put_group_send_parity(put->finishing, put->session, &put->group, parity_ended, put);
+}
+
+/* Fewer bytes are never coded: the smallest code has two data shards of 1 MiB. */
+#define CODED_BYTES_MIN MIB(2)
+
+static int group_begin(struct put *put)
+{
+    uint64_t remaining = put->expected > put->sent ? put->expected - put->sent : 0;
+    if (put->whole || (remaining > 0 && remaining < CODED_BYTES_MIN))
+        return 0;
+    while (put->finishing && put->err == 0 &&
+           put_code_memory_used() + put->finishing->code.reserved > stores_code_memory(put->stores)) {
+        int r = fiber_queue_wait(&put->progress, 0); /* its own memory is enough for the next */
+        if (r < 0)
+            return r;
+    }
+    if (put->err)
+        return put->err;
+    Tarn__Where near;
+    where_fill(put, &near);
+    struct put_group_where where = {
+        .stores = put->stores,
+        .meta = put->meta,
+        .cred = &put->cred,
+        .near = &near,
+        .path = put->path,
+        .upload = put->upload,
+        .index = put->n_chunks,
+        .remaining = remaining,
+        .before = put->sent,
+    };
+    uint64_t upload = put->upload;
+    int r = put_group_begin(&where, &upload, &put->coding);
+    if (put->upload == 0 && upload != 0)
+        put->session = meta_session(put->meta);
+    put->upload = upload;
+    put->whole = r == -E_NOTSUP;
+    return r == -E_NOTSUP ? 0 : r;
+}
+
+/* The chunk's place in a group, or in copies of its own. */
+static int chunk_place(struct put *put, struct put_chunk *chunk)
+{
+    int r = 0;
+    if (put->coding && put->n_chunks - put->coding->first == put->coding->code.codec.k)
+        r = group_close(put);
+    if (r == 0 && !put->coding)
+        r = group_begin(put);
+    if (r < 0 || !put->coding)
+        return r < 0 ? r : chunk_ask(put, chunk);
+    chunk->group = put->coding;
+    chunk->shard = (unsigned)(put->n_chunks - put->coding->first);
+    chunk->extent = take_ptr(put->coding->reply->data[chunk->shard]);
+    chunk->group->users++;
+    return 0;
+}
+
+/* ------------------------------------------------------------------ the life of a chunk */
+
 /* Waits until the chunk two before is synced, then asks for a new one. */
 static int chunk_begin(struct put *put)
 {
@@ -207,7 +349,7 @@ static int chunk_begin(struct put *put)
     if (!chunk)
         return -E_NOMEM;
     chunk->put = put;
-    r = chunk_ask(put, chunk);
+    r = chunk_place(put, chunk);
     if (r < 0) {
         chunk_free(chunk);
         return r;
@@ -217,10 +359,18 @@ static int chunk_begin(struct put *put)
     return 0;
 }
 
-static void fail(struct put *put, int err)
+/* What one try to store the chunk's bytes came to. */
+static void chunk_tried(struct put_chunk *chunk, int err)
 {
-    if (err < 0 && put->err == 0)
-        put->err = err;
+    struct put *put = chunk->put;
+    if (err == 0 || chunk->lost || put->err)
+        return;
+    if (!chunk->group) {
+        fail(put, err);
+        return;
+    }
+    chunk->lost = true;
+    member_lost(put, chunk->group, chunk->extent->chunk, err);
 }
 
 /* The last window of a full chunk has ended: all of it goes to disk. Called by that window's fiber. */
@@ -230,13 +380,17 @@ static void chunk_finish(struct put_chunk *chunk)
     if (!chunk->full || chunk->under_way > 0 || chunk->syncing || put->err)
         return;
     chunk->syncing = true;
-    fail(put, stores_sync(put->stores, put->session, chunk->extent, &chunk->lives));
+    if (!chunk->lost)
+        chunk_tried(chunk, stores_sync(put->stores, put->session, chunk->extent, &chunk->lives));
     if (put->err)
         return; /* put_free() frees it */
     for (unsigned i = 0; i < CHUNKS_AT_ONCE; i++)
         if (put->chunks[i] == chunk)
             put->chunks[i] = NULL;
+    if (chunk->group)
+        group_unuse(put, chunk->group);
     chunk_free(chunk);
+    fiber_queue_wake_all(&put->progress);
 }
 
 /* ------------------------------------------------------------------ windows */
@@ -246,19 +400,18 @@ static void window_run(void *arg)
     struct window *window = arg;
     struct put *put = window->put;
     struct put_chunk *chunk = window->chunk;
-    if (put->err == 0)
-        fail(put, stores_write(put->stores, put->session, chunk->extent, chunk->extent->chunk_offset + window->offset,
-                               window->data, window->len, false, &chunk->lives));
+    if (put->err == 0 && !chunk->lost)
+        chunk_tried(chunk, stores_write(put->stores, put->session, chunk->extent, chunk->extent->chunk_offset + window->offset,
+                                        window->data, window->len, false, &chunk->lives));
     put->spare[put->n_spare++] = window->data;
     free(window);
     chunk->under_way--;
     fiber_queue_wake_all(&put->progress);
     chunk_finish(chunk);
-    fiber_queue_wake_all(&put->progress);
     fiber_group_done(&put->group);
 }
 
-static int window_send(struct put *put, struct put_chunk *chunk)
+static int window_spawn(struct put *put, struct put_chunk *chunk)
 {
     struct window *window = malloc(sizeof *window);
     if (!window)
@@ -273,10 +426,21 @@ static int window_send(struct put *put, struct put_chunk *chunk)
         free(window);
         return r;
     }
-    chunk->taken += put->filled;
     chunk->under_way++;
-    put->lengths[put->n_chunks - 1] = chunk->taken;
     put->filling = NULL;
+    return 0;
+}
+
+static int window_send(struct put *put, struct put_chunk *chunk)
+{
+    if (chunk->group)
+        put_code_fold(&chunk->group->code, chunk->shard, chunk->taken, put->filling, put->filled);
+    int r = chunk->lost ? 0 : window_spawn(put, chunk); /* of a lost one the parity keeps the bytes */
+    if (r < 0)
+        return r;
+    chunk->taken += put->filled;
+    put->sent += put->filled;
+    put->lengths[put->n_chunks - 1] = chunk->taken;
     put->filled = 0;
     return 0;
 }
@@ -303,9 +467,11 @@ static int window_flush(struct put *put)
         chunk = chunk_current(put);
     }
     int r = window_send(put, chunk);
-    if (r == 0 && chunk_room(chunk) == 0)
-        chunk->full = true;
-    return r;
+    if (r < 0 || chunk_room(chunk) > 0)
+        return r;
+    chunk->full = true;
+    chunk_finish(chunk); /* a lost one may have no window under way */
+    return put->err;
 }
 
 static int window_need(struct put *put)
@@ -370,15 +536,19 @@ static int put_drain(struct put *put)
 {
     int r = put->err;
     bool is_inline = put->n_chunks == 0 && put->filled <= (put->no_inline ? 0 : INLINE_MAX);
+    put->expected = put->sent + put->filled; /* now it is known */
     if (r == 0 && put->filled > 0 && !is_inline)
         r = window_flush(put);
-    fail(put, r);
-    fiber_group_wait(&put->group);
     struct put_chunk *last = chunk_current(put);
-    if (put->err == 0 && last && !last->full) {
+    if (r == 0 && last && !last->full) {
         last->full = true;
         chunk_finish(last);
     }
+    if (r == 0 && put->coding)
+        r = group_close(put);
+    fail(put, r);
+    fiber_group_wait(&put->group);
+    CHECK(put->err || !put->finishing);
     return put->err;
 }
 
@@ -429,6 +599,8 @@ static void object_fill(struct put *put, struct object_parts *parts, Tarn__NewOb
     parts->part.upload = put->upload;
     parts->part.n_lengths = put->n_chunks;
     parts->part.lengths = put->lengths;
+    parts->part.n_lost = put->n_lost;
+    parts->part.lost = put->lost;
     parts->list[0] = &parts->part;
     object->n_parts = 1;
     object->parts = parts->list;

@@ -1,5 +1,5 @@
 /* Whole objects: a put that becomes visible at once at its commit, and never partly. Streaming: at
- * most a few windows of 1 MiB are in memory. Threads: the io's, from fibers. */
+ * most a few windows of 1 MiB are in memory, and where the policy has a code the parity of two groups. Threads: the io's, from fibers. */
 #ifndef TARN_CLIENT_OBJECT_H
 #define TARN_CLIENT_OBJECT_H
 
@@ -18,6 +18,8 @@ struct put_options {
     bool no_inline;           /* always in chunks: NewObject.from can take them over later */
 };
 int put_begin(struct meta *meta, struct stores *stores, const struct put_options *options, struct put **ret);
+/* The object will have so many bytes, as far as known. Before the first of them is written. */
+void put_expect(struct put *put, uint64_t size);
 /* Takes the bytes (copied or sent before it returns); waits for room in the window. */
 int put_write(struct put *put, const void *buf, size_t n);
 /* Waits until all bytes are on disk at every member, then commits. etag may be NULL, xattrs may be NULL.

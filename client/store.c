@@ -68,6 +68,13 @@ uint32_t stores_node(const struct stores *stores)
     return stores->config->node;
 }
 
+#define CODE_MIB_DEFAULT 512 /* four puts at once with two parity shards of 64 MiB */
+
+uint64_t stores_code_memory(const struct stores *stores)
+{
+    return MIB(stores->config->put_code_mib ? stores->config->put_code_mib : CODE_MIB_DEFAULT);
+}
+
 struct map *stores_inodes(struct stores *stores)
 {
     return &stores->inodes;

@@ -25,6 +25,7 @@ int stores_create(struct io *io, const struct config *config, struct meta *meta,
 void stores_destroy(struct stores *stores);
 const struct stores_counters *stores_counters(const struct stores *stores);
 uint32_t stores_node(const struct stores *stores); /* the node we run on, 0 = none */
+uint64_t stores_code_memory(const struct stores *stores); /* bytes for coding what is put, of all puts of the process */
 /* Where file.c keeps what it knows of inodes that are open here, shared by all handles of a file. */
 struct map *stores_inodes(struct stores *stores);
 

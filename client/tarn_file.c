@@ -432,6 +432,19 @@ int tarn_put_begin(struct tarn *tarn, const char *path, mode_t mode, unsigned co
     return 0;
 }
 
+static int64_t put_expect_run(struct loop_call *call)
+{
+    struct put_call *c = put_call_of(call);
+    put_expect(c->put->put, c->n);
+    return 0;
+}
+
+void tarn_put_expect(struct tarn_put *put, uint64_t size)
+{
+    struct put_call c = {.put = put, .n = size};
+    loop_call(put->tarn, &c.call, put_expect_run);
+}
+
 static int64_t put_write_run(struct loop_call *call)
 {
     struct put_call *c = put_call_of(call);

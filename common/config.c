@@ -8,6 +8,7 @@
 #define DEFAULT_PATH "/etc/tarn/tarn.conf"
 #define FILE_BYTES_MAX KIB(64)
 #define LINE_BYTES_MAX 1024
+#define MIB_MAX (1u << 20) /* 1 TiB of memory */
 
 static _Thread_local char why[512];
 
@@ -132,6 +133,14 @@ static const char *parse_scrub_days(struct config *config, char *text)
     return wrong == NULL && days == 0 ? "it is 1 to 365" : wrong;
 }
 
+static const char *parse_put_code_mib(struct config *config, char *text)
+{
+    uint64_t mib = 0;
+    const char *wrong = parse_u64(text, MIB_MAX, &mib);
+    config->put_code_mib = (uint32_t)mib;
+    return wrong == NULL && mib == 0 ? "it is at least 1 (MiB)" : wrong;
+}
+
 static const char *parse_path(const char *text, char ret[256])
 {
     if (text[0] != '/')
@@ -159,6 +168,7 @@ static const struct setting {
 } settings[] = {
     {"cluster_id", parse_cluster_id, true}, {"key", parse_key, true},    {"meta", parse_meta, true},
     {"gateway", parse_gateway, false},      {"node", parse_node, false}, {"verify", parse_verify, false},
+    {"put_code_mib", parse_put_code_mib, false},
     {"topology_script", parse_topology_script, false}, {"topology_table", parse_topology_table, false},
     {"scrub_days", parse_scrub_days, false},
 };

@@ -17,6 +17,7 @@ struct config {
     bool verify_always;                /* verify = always: every byte read is compared with its checksum; no descriptors */
     unsigned scrub_days;               /* scrub_days = N: every chunk is read once in so many days; 0 = the default */
     uint32_t node;                     /* node = N: the storage node this machine is; 0 = none */
+    uint32_t put_code_mib;             /* put_code_mib = N: memory for coding objects while they are put; 0 = the default */
 };
 /* path NULL: $TARN_CONFIG, else the default. On failure *ret_why (static buffer of the thread) is
  * one sentence naming the file, line and what to do. Errors: -E_NOENT, -E_INVAL, -E_ACCES. */

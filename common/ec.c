@@ -38,6 +38,20 @@ void ec_encode(const struct ec_codec *codec, size_t n, const uint8_t *const *dat
     run(codec->k, codec->m, codec->tables, n, data, parity);
 }
 
+void ec_encode_update(const struct ec_codec *codec, unsigned shard, size_t n, const uint8_t *data, uint8_t *const *parity)
+{
+    CHECK(shard < codec->k);
+    uint8_t *to[EC_PARITY_MAX];
+    for (size_t done = 0; done < n;) {
+        size_t step = MIN(n - done, (size_t)RUN_BYTES_MAX);
+        for (unsigned i = 0; i < codec->m; i++)
+            to[i] = parity[i] + done;
+        ec_encode_data_update((int)step, (int)codec->k, (int)codec->m, (int)shard, (uint8_t *)(uintptr_t)codec->tables,
+                              (uint8_t *)(uintptr_t)data + done, to);
+        done += step;
+    }
+}
+
 /* The k rows of the matrix that the sources are made by, turned over: what gives the data back. */
 static void invert_sources(const struct ec_codec *codec, const uint8_t *sources, uint8_t *ret_inverse)
 {

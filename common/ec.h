@@ -26,6 +26,9 @@ int ec_codec_init(unsigned k, unsigned m, struct ec_codec *ret);
 /* parity[0 … m-1] from data[0 … k-1], `n` bytes of each. Buffers do not overlap; any alignment (64
  * bytes is fastest). */
 void ec_encode(const struct ec_codec *codec, size_t n, const uint8_t *const *data, uint8_t *const *parity);
+/* Adds what data shard `shard` contributes to each parity shard: parity ^= coefficient * data, `n` bytes of each. After
+ * all data shards, in any order and each byte once, parity that began as zeros is what ec_encode() makes. */
+void ec_encode_update(const struct ec_codec *codec, unsigned shard, size_t n, const uint8_t *data, uint8_t *const *parity);
 
 /* How missing shards are computed from others: made once for a pattern of losses, then run on any
  * number of ranges. */

@@ -69,6 +69,8 @@ int tarn_counters(struct tarn *tarn, struct tarn_counters *ret);
 /* An object appears whole at tarn_put_commit, durable on every copy, or not at all; it takes the place of a file there.
  * Missing directories on the way are made. -EISDIR: a directory stands there; -ENOTDIR: a file is on the way. */
 int tarn_put_begin(struct tarn *tarn, const char *path, mode_t mode, unsigned copies, struct tarn_put **ret);
+/* It will have so many bytes, as far as known: large objects are laid out by it. Before the first write. */
+void tarn_put_expect(struct tarn_put *put, uint64_t size);
 int tarn_put_write(struct tarn_put *put, const void *buf, size_t n);
 int tarn_put_commit(struct tarn_put *put); /* frees, also on failure */
 void tarn_put_abort(struct tarn_put *put);

@@ -52,7 +52,7 @@ static void test_everything_is_read(void **state)
     const char *why;
     assert_int_equal(load("# the cluster\n\n  cluster_id=16 # or 0x10\nkey = " KEY "\n"
                           "meta = tcp:a:1 \t tcp:b:2  tcp:[::1]:3\r\n"
-                          "gateway = tcp:h:8080 tcp:i:8080\nverify = always\nnode = 7",
+                          "gateway = tcp:h:8080 tcp:i:8080\nverify = always\nput_code_mib = 64\nnode = 7",
                           &config, &why),
                      0);
     assert_string_equal(config.path, path);
@@ -65,6 +65,7 @@ static void test_everything_is_read(void **state)
     assert_string_equal(config.gateway, "tcp:h:8080");
     assert_true(config.verify_always);
     assert_int_equal(config.node, 7);
+    assert_int_equal(config.put_code_mib, 64);
 }
 
 static void test_what_may_be_missing(void **state)
@@ -105,6 +106,8 @@ static void test_mistakes_name_line_and_setting(void **state)
     assert_refused("cluster_id = -1\n", "whole number");
     assert_refused("cluster_id =\n", "no value");
     assert_refused("node = 4294967296\n", "whole number");
+    assert_refused("put_code_mib = 0\n", "at least 1");
+    assert_refused("put_code_mib = 1048577\n", "whole number");
     assert_refused("key = 00\n", "64 hexadecimal digits");
     assert_refused("key = zz" KEY "\n", "64 hexadecimal digits");
     assert_refused("meta = 127.0.0.1:7001\n", "tcp:HOST:PORT");

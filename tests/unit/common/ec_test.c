@@ -80,6 +80,42 @@ static void lengths_from_one_byte_on_are_computed_whole(void **state)
     }
 }
 
+/* Pieces of all data shards in a random order, each folded in once, against the whole at once. */
+static void assert_updates_make(const struct ec_codec *codec, const struct group *group, struct prng *prng, size_t n)
+{
+    uint8_t made[EC_PARITY_MAX][SHARD_MAX] = {0}, *parity[EC_PARITY_MAX];
+    unsigned order[EC_DATA_MAX];
+    for (unsigned i = 0; i < codec->k; i++) {
+        unsigned j = (unsigned)(prng_u64(prng) % (i + 1));
+        order[i] = order[j];
+        order[j] = i;
+    }
+    for (unsigned i = 0; i < codec->k; i++)
+        for (size_t at = 0, step; at < n; at += step) {
+            step = MIN(n - at, (size_t)(1 + prng_u64(prng) % n));
+            for (unsigned j = 0; j < codec->m; j++)
+                parity[j] = made[j] + at;
+            ec_encode_update(codec, order[i], step, group->bytes[order[i]] + at, parity);
+        }
+    for (unsigned j = 0; j < codec->m; j++)
+        assert_memory_equal(made[j], group->bytes[codec->k + j], n);
+}
+
+static void parity_grows_with_the_data_in_any_order(void **state)
+{
+    struct prng prng = prng_init(4);
+    struct group group;
+    for (unsigned k = EC_DATA_MIN; k <= EC_DATA_MAX; k++)
+        for (unsigned m = 1; m <= EC_PARITY_MAX; m++) {
+            struct ec_codec codec;
+            assert_int_equal(ec_codec_init(k, m, &codec), 0);
+            for (size_t n = 1; n <= SHARD_MAX; n = n * 3 + 1) {
+                group_make(&codec, &prng, n, &group);
+                assert_updates_make(&codec, &group, &prng, n);
+            }
+        }
+}
+
 static void a_range_of_a_shard_comes_from_the_same_range_of_others(void **state)
 {
     struct prng prng = prng_init(3);
@@ -127,6 +163,7 @@ int main(void)
         cmocka_unit_test(lengths_from_one_byte_on_are_computed_whole),
         cmocka_unit_test(a_range_of_a_shard_comes_from_the_same_range_of_others),
         cmocka_unit_test(a_profile_out_of_bounds_is_refused),
+        cmocka_unit_test(parity_grows_with_the_data_in_any_order),
         cmocka_unit_test(too_few_shards_are_refused_and_a_wanted_one_is_never_a_source),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
