@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests' / 'cluster'))
-from harness import BUILD, Cluster, Skip, digest, pattern  # noqa: E402
+from harness import BUILD, Cluster, Skip, digest, pattern, wait_until  # noqa: E402
 
 RUNS = int(os.environ.get('BENCH_RUNS', '7'))
 FILES = int(os.environ.get('BENCH_FILES', '1000000'))  # in the parts of metadata that depend on it
-KIB, MIB = 1 << 10, 1 << 20
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 LOCALE = dict(os.environ, LC_ALL='C')  # grep's speed depends on it; tasks of jobs have no locale
 
 
@@ -308,11 +308,43 @@ def puts(c, report):
     report.figure('put 512 MiB, 3 copies', pairs(put, lambda: raw_write_rate(c, size, copies) / copies), 'MiB/s', 'raw disk / 3')
 
 
+def taken(c):
+    """MiB that the nodes' directories take up on the disk."""
+    return sum(int(command('du', '-s', '--exclude=spare', '--block-size=1M', node).split()[0]) for node in c.home.glob('node-*'))
+
+
+def coded_puts(c, report):
+    """A large object is coded while it is put: the raw disk writes as many bytes, in as many files, at once."""
+    need('fio')
+    size, k, m = GIB, 4, 2
+    source, numbers, space = c.dir / 'source', iter(range(1000)), []
+    data = pattern(size, 'coded')
+    source.write_bytes(data)
+    c.ok('mkdir', '/coded')
+    c.ok('policy', 'set', '/coded', f'code={k}+{m}')
+
+    def put():
+        path, before = f'/coded/put{next(numbers)}', taken(c)
+        seconds = timed(lambda: c.ok('put', source, path))
+        space.append((taken(c) - before, size / MIB))
+        if digest(c.cat(path)) != digest(data):
+            raise Wrong(f'{path} is not what was put')
+        c.ok('rm', path)
+        wait_until(lambda: taken(c) <= before + size // MIB // 100, f'the space of {path} to be free')
+        return size / MIB / seconds
+
+    report.figure(f'put 1 GiB, {k}+{m}', pairs(put, lambda: raw_write_rate(c, size // k, k + m) * k / (k + m)), 'MiB/s',
+                  f'raw disk / {(k + m) / k}')
+    report.figure(f'put 1 GiB, {k}+{m}: space', space[1:], 'MiB', 'raw bytes', False)
+
+
 def bench_data(report):
     with cluster(nodes=3, meta=1) as c:
         local_reads(c, report)
         mount_raw_reads(c, report)
         puts(c, report)
+    with cluster(nodes=6, meta=1) as c:
+        coded_puts(c, report)
 
 
 # ---- posix: through the mount, beside a FUSE mirror of a local directory

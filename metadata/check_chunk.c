@@ -221,7 +221,8 @@ static int see_chunk(struct check *check, const struct key *key, struct kv_val v
     if (!owned(check, &chunk))
         check_violation(check, "C11", "chunk %llu belongs to %llu at %llu, which does not have it", (unsigned long long)chunk.id,
                         (unsigned long long)chunk.owner, (unsigned long long)chunk.owner_offset);
-    bool writable = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN && !(chunk.flags & (CHUNK_OF_UPLOAD | CHUNK_PENDING));
+    bool writable = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN && chunk.kind == CHUNK_DATA &&
+                    !(chunk.flags & (CHUNK_OF_UPLOAD | CHUNK_PENDING));
     if (writable != check_has(check, &open))
         check_violation(check, "C3", "chunk %llu is %s and is %s the open ones of file %llu", (unsigned long long)chunk.id,
                         writable ? "open" : "not open", writable ? "not among" : "among", (unsigned long long)chunk.owner);

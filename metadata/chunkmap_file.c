@@ -4,6 +4,7 @@
 #include "namespace.h"
 #include "quota.h"
 #include "session.h"
+#include "upload_group.h"
 
 #define SEAL_BATCH 256 /* chunks sealed by the CLOSE itself; the rest in steps of the same size */
 
@@ -291,21 +292,69 @@ static int upload_remove(struct tables *t, const struct upload *upload)
     return err == 0 ? tables_del(t, &of_session) : err;
 }
 
+static int slot_group(struct tables *t, const struct row *row, uint64_t *ret)
+{
+    uint64_t id;
+    struct chunk chunk = {0};
+    if (number_decode(row->value, row->len, &id) != 0)
+        return tables_corrupt(t, &row->key, "upload chunk");
+    int err = chunk_get(t, id, &chunk);
+    *ret = chunk.group;
+    return err == -E_NOENT ? 0 : err;
+}
+
+/* The groups of the upload's chunks, whose rows follow each other, get what was put into them. */
+static int upload_groups_settle(struct tables *t, const struct rows *rows, const Tarn__UploadPart *part)
+{
+    size_t lost = 0, n = part->n_lengths;
+    uint64_t last = 0, group = 0;
+    int err = 0;
+    for (size_t i = 0; i < rows->count && err == 0; i++) {
+        err = slot_group(t, &rows->rows[i], &group);
+        if (err != 0 || group == 0 || group == last)
+            continue;
+        struct upload_group_end end = {.n = n > i ? n - i : 0, .lost = part->lost, .n_lost = part->n_lost};
+        end.lengths = end.n > 0 ? part->lengths + i : NULL;
+        err = upload_group_settle(t, group, &end, &lost);
+        last = group;
+    }
+    if (err == 0 && lost != part->n_lost)
+        err = tables_fail(t, -E_INVAL, "a chunk that is said to be lost is not in a group of upload %llu",
+                          (unsigned long long)part->upload);
+    return err;
+}
+
+static int upload_groups_adopt(struct tables *t, const struct rows *rows, uint64_t ino)
+{
+    uint64_t last = 0, group = 0;
+    int err = 0;
+    for (size_t i = 0; i < rows->count && err == 0; i++) {
+        err = slot_group(t, &rows->rows[i], &group);
+        if (err == 0 && group != 0 && group != last)
+            err = upload_group_adopt(t, group, ino);
+        last = group;
+    }
+    return err;
+}
+
 /* Goes through the upload's chunks in order of index; those without a length are deleted. */
-static int upload_finish(struct tables *t, const struct upload *upload, const uint64_t *lengths,
-                         size_t n, struct inode *inode)
+static int upload_finish(struct tables *t, const struct upload *upload, const Tarn__UploadPart *part, struct inode *inode)
 {
     struct key prefix = key_1(TABLE_UPLOAD_CHUNK, upload->id);
     _cleanup_(rows_fini) struct rows rows = {0};
     int err = tables_rows(t, &prefix, &prefix, SIZE_MAX, &rows);
-    if (err == 0 && n > rows.count)
+    if (err == 0 && part->n_lengths > rows.count)
         err = tables_fail(t, -E_INVAL, "upload %llu has %zu chunks, not %zu",
-                          (unsigned long long)upload->id, rows.count, n);
+                          (unsigned long long)upload->id, rows.count, part->n_lengths);
+    if (err == 0)
+        err = upload_groups_settle(t, &rows, part);
     for (size_t i = 0; i < rows.count && err == 0; i++) {
-        err = adopt_chunk(t, &rows.rows[i], i < n ? lengths[i] : 0, inode);
+        err = adopt_chunk(t, &rows.rows[i], i < part->n_lengths ? part->lengths[i] : 0, inode);
         if (err == 0)
             err = tables_del(t, &rows.rows[i].key);
     }
+    if (err == 0)
+        err = upload_groups_adopt(t, &rows, inode->ino);
     return err == 0 ? upload_remove(t, upload) : err;
 }
 
@@ -324,15 +373,16 @@ int chunk_upload_adopt(struct tables *t, const Tarn__UploadPart *part, struct in
             return tables_fail(t, -E_INVAL, "a chunk has at most 64 MiB");
     if (upload.own_copies) /* said for this object alone: a policy does not change it */
         inode->copies = upload.copies;
-    return upload_finish(t, &upload, part->lengths, part->n_lengths, inode);
+    return upload_finish(t, &upload, part, inode);
 }
 
 static int upload_abort(struct tables *t, uint64_t id)
 {
     struct upload upload;
     struct inode none = {0};
+    Tarn__UploadPart nothing = TARN__UPLOAD_PART__INIT;
     int err = upload_get(t, id, &upload);
-    return err == 0 ? upload_finish(t, &upload, NULL, 0, &none) : err;
+    return err == 0 ? upload_finish(t, &upload, &nothing, &none) : err;
 }
 
 int chunk_cmd_upload_abort(struct tables *t, const void *message)
@@ -367,7 +417,7 @@ static int descend(struct tables *t, const char *path, struct inode *dir)
 }
 
 /* The policy of the directory the object will be in, as far as that exists. */
-static int policy_near(struct tables *t, const Tarn__UploadChunk *m, struct policy *ret)
+static int policy_near(struct tables *t, const struct upload_ask *m, struct policy *ret)
 {
     _cleanup_(inode_fini) struct inode near = {0};
     int err = m->near == NULL ? -E_NOENT : ns_where(t, m->near, 0, &near);
@@ -380,7 +430,7 @@ static int policy_near(struct tables *t, const Tarn__UploadChunk *m, struct poli
 }
 
 /* The upload a chunk is for: a new one when `id` is 0. */
-static int upload_for(struct tables *t, const Tarn__UploadChunk *m, struct upload *ret)
+static int upload_for(struct tables *t, const struct upload_ask *m, struct upload *ret)
 {
     if (m->upload != 0)
         return upload_get(t, m->upload, ret);
@@ -409,23 +459,41 @@ static int upload_for(struct tables *t, const Tarn__UploadChunk *m, struct uploa
 }
 
 /* An index asked for again (its first chunk failed as a whole) gets a new chunk. */
-static int upload_chunk_replace(struct tables *t, const struct key *key)
+int upload_slot_clear(struct tables *t, uint64_t upload, uint64_t index)
 {
     struct kv_val value;
     uint64_t id;
     struct chunk old;
-    int err = tables_get(t, key, &value);
+    struct key key = key_2(TABLE_UPLOAD_CHUNK, upload, index);
+    int err = tables_get(t, &key, &value);
     if (err == -E_NOENT)
         return 0;
     if (err == 0 && number_decode(value.data, value.len, &id) != 0)
-        err = tables_corrupt(t, key, "upload chunk");
+        err = tables_corrupt(t, &key, "upload chunk");
     if (err == 0)
         err = chunk_get(t, id, &old);
+    if (err != 0)
+        return err;
+    if (old.group != 0)
+        return upload_group_drop(t, old.group);
+    err = tables_del(t, &key);
     return err == 0 ? chunk_delete(t, &old) : err;
 }
 
+int upload_slot_fill(struct tables *t, uint64_t upload, uint64_t index, struct chunk *chunk)
+{
+    _cleanup_(writer_fini) struct writer w = {0};
+    struct key key = key_2(TABLE_UPLOAD_CHUNK, upload, index);
+    chunk->flags |= CHUNK_OF_UPLOAD;
+    chunk->owner = upload;
+    chunk->owner_offset = index;
+    number_encode(chunk->id, &w);
+    int err = tables_put(t, &key, &w);
+    return err == 0 ? chunk_save(t, chunk) : err;
+}
+
 /* What is being uploaded counts when it is committed; who has no room left begins nothing. */
-static int upload_room(struct tables *t, const Tarn__UploadChunk *m)
+static int upload_room(struct tables *t, const struct upload_ask *m)
 {
     if (t->state.quotas == 0)
         return 0;
@@ -437,6 +505,14 @@ static int upload_room(struct tables *t, const Tarn__UploadChunk *m)
     return quota_room_for(t, t->cred.uid, t->cred.gid, err != 0 ? 0 : dir ? near.ino : near.parent);
 }
 
+int upload_begin(struct tables *t, const struct upload_ask *ask, struct upload *ret)
+{
+    int err = upload_room(t, ask);
+    if (err == 0)
+        err = upload_for(t, ask, ret);
+    return err == 0 && t->cred.uid != 0 && t->cred.uid != ret->uid ? -E_PERM : err;
+}
+
 int chunk_cmd_upload_chunk(struct tables *t, const void *message)
 {
     const Tarn__UploadChunk *m = message;
@@ -444,29 +520,16 @@ int chunk_cmd_upload_chunk(struct tables *t, const void *message)
         return tables_fail(t, -E_INVAL, "copies go up to %d, chunks of an upload up to %d",
                            MD_COPIES_MAX, CHUNK_COMMIT_EXTENTS_MAX);
     struct upload upload = {0};
-    int err = upload_room(t, m);
+    int err = upload_begin(t, &(struct upload_ask){m->upload, m->near, m->path, m->copies}, &upload);
     if (err == 0)
-        err = upload_for(t, m, &upload);
-    if (err == 0 && t->cred.uid != 0 && t->cred.uid != upload.uid)
-        err = -E_PERM;
-    struct key key = key_2(TABLE_UPLOAD_CHUNK, upload.id, m->index);
-    if (err == 0)
-        err = upload_chunk_replace(t, &key);
+        err = upload_slot_clear(t, upload.id, m->index);
     struct chunk chunk;
     struct policy policy = {.copies = upload.copies, .domain = upload.domain, .shift = upload.shift, .group = upload.group,
                             .code_k = upload.code_k, .code_m = upload.code_m, .compress = upload.compress};
     if (err == 0)
         err = chunk_make(t, &policy, &(struct chunk_place){m->writer_node, upload.id, m->index}, &chunk);
-    if (err != 0)
-        return err;
-    chunk.flags = CHUNK_OF_UPLOAD;
-    chunk.owner = upload.id;
-    chunk.owner_offset = m->index;
-    _cleanup_(writer_fini) struct writer w = {0};
-    number_encode(chunk.id, &w);
-    err = tables_put(t, &key, &w);
     if (err == 0)
-        err = chunk_save(t, &chunk);
+        err = upload_slot_fill(t, upload.id, m->index, &chunk);
     _cleanup_(cluster_fini) struct cluster cluster = {0};
     if (err == 0)
         err = clustermap_load(t, &cluster);

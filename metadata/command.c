@@ -16,6 +16,7 @@
 #include "quota.h"
 #include "session.h"
 #include "snapshot_tree.h"
+#include "upload_group.h"
 #include "user.h"
 
 #define CTX(type) offsetof(type, ctx)
@@ -40,6 +41,8 @@ static const struct command commands[] = {
      CTX(Tarn__ChunkSwap), 0},
     {OP_UPLOAD_CHUNK, "UPLOAD_CHUNK", &tarn__upload_chunk__descriptor, chunk_cmd_upload_chunk,
      CTX(Tarn__UploadChunk), 0},
+    {OP_UPLOAD_GROUP, "UPLOAD_GROUP", &tarn__upload_group__descriptor, chunk_cmd_upload_group,
+     CTX(Tarn__UploadGroup), 0},
     {OP_UPLOAD_ABORT, "UPLOAD_ABORT", &tarn__upload_abort__descriptor, chunk_cmd_upload_abort,
      CTX(Tarn__UploadAbort), 0},
     {OP_OBJECT_COMMIT, "OBJECT_COMMIT", &tarn__object_commit__descriptor, ns_cmd_object_commit,

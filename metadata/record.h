@@ -193,7 +193,7 @@ enum chunk_flags {
     CHUNK_OF_UPLOAD = 1,
     CHUNK_PENDING = 2,  /* made for a CHUNK_SWAP that has not come */
     CHUNK_KEEP_TAIL = 4, /* sealed for a snapshot: as long as its copies are, once they have answered */
-    CHUNK_MAKING = 8     /* sealed, but nothing depends on it yet: neither counted nor healed, and may go at any time */
+    CHUNK_MAKING = 8     /* of a group that is being made: nothing depends on it yet, it is neither counted nor healed */
 };
 enum chunk_kind {
     CHUNK_DATA = 0,

@@ -324,6 +324,7 @@ static const struct rpc_op ops[] = {
     CHANGE(CHUNK_WRITE, chunk_write),
     CHANGE(CHUNK_SWAP, chunk_swap),
     CHANGE(UPLOAD_CHUNK, upload_chunk),
+    CHANGE(UPLOAD_GROUP, upload_group),
     CHANGE(UPLOAD_ABORT, upload_abort),
     CHANGE(OBJECT_COMMIT, object_commit),
     CHANGE(CHUNK_FAILED, chunk_failed),

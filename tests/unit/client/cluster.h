@@ -9,7 +9,9 @@
 #include "objstore/store.h"
 #include "tests/unit/common/io_suite.h"
 
+#ifndef NODES
 #define NODES 3
+#endif
 
 struct cluster {
     struct io *io;
@@ -25,6 +27,8 @@ void cluster_stop(struct cluster *cluster);
 /* The metadata service stops and starts again at its address, from what is on its disk. */
 void cluster_server_restart(struct cluster *cluster);
 void cluster_store_start(struct cluster *cluster, unsigned i);
+/* Returns when the service counts exactly those nodes as up whose stores run. */
+void cluster_wait(struct cluster *cluster);
 void cluster_store_stop(struct cluster *cluster, unsigned i);
 /* Stops the stores of the mask and starts them again; with `lost` they find their disks as after a loss of power. */
 void cluster_stores_restart(struct cluster *cluster, unsigned mask, bool lost);
