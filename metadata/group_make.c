@@ -78,12 +78,14 @@ static int candidate_drop(struct tables *t, const struct chunk *chunk)
 int group_candidate(struct tables *t, const struct chunk *before, const struct chunk *chunk)
 {
     bool was = group_is_candidate(before), is = group_is_candidate(chunk);
-    if (was == is)
+    bool moved = before->owner != chunk->owner || before->owner_offset != chunk->owner_offset; /* to another file */
+    if (was == is && !(was && moved))
         return 0;
-    if (was)
-        return candidate_drop(t, before);
+    int err = was ? candidate_drop(t, before) : 0;
+    if (err != 0 || !is)
+        return err;
     struct policy policy;
-    int err = policy_of_chunk(t, chunk, &policy);
+    err = policy_of_chunk(t, chunk, &policy);
     return err == 0 && policy.code_k != 0 && !pack_compresses(chunk, &policy) ? candidate_add(t, chunk) : err;
 }
 

@@ -4,6 +4,7 @@
 #include "namespace_from.h"
 
 #include "chunkmap.h"
+#include "group_make.h"
 #include "heal.h"
 #include "pack.h"
 #include "common/err.h"
@@ -129,8 +130,10 @@ static int attach_chunk(struct tables *t, const struct policy *policy, unsigned 
 {
     chunk->wish = policy->copies;
     chunk->domain = policy->domain;
-    chunk->want = chunk_target(policy->copies, places);
-    int err = chunk_save(t, chunk);
+    int err = group_follow(t, chunk, policy);
+    chunk->want = chunk_target(chunk->wish, places);
+    if (err == 0)
+        err = chunk_save(t, chunk);
     if (err == 0 && chunk_ready(chunk) > chunk->want)
         err = heal_trim(t, chunk);
     return err == 0 ? pack_consider_under(t, chunk, policy) : err;

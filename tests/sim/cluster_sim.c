@@ -51,7 +51,7 @@ static void session_lost(void *arg)
 static void work(struct client *client, struct worker *worker)
 {
     struct run *run = worker->run;
-    switch (prng_below(&worker->prng, 17)) {
+    switch (prng_below(&worker->prng, 18)) {
     case 0:
     case 1:
     case 2:
@@ -87,6 +87,9 @@ static void work(struct client *client, struct worker *worker)
         break;
     case 14:
         work_admin(client, worker);
+        break;
+    case 15:
+        work_coded(client, worker);
         break;
     default:
         work_lock(client, worker);
@@ -179,6 +182,8 @@ static void verify_fiber(void *arg)
             struct worker *worker = &run->workers[c][w];
             for (unsigned k = 0; k < OBJECTS; k++)
                 work_get(&client, worker, k, true);
+            for (unsigned k = 0; k < CODED_OBJECTS; k++)
+                work_coded_get(&client, worker, k, true);
             work_check_file(&client, worker, worker, true);
             check_tree(&client, worker);
         }

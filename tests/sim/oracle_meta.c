@@ -4,6 +4,7 @@
 #include "metadata/check.h"
 #include "metadata/chunkmap.h"
 #include "metadata/clustermap.h"
+#include "metadata/group_make.h"
 #include "metadata/kv.h"
 #include "metadata/record.h"
 #include "meta.pb-c.h"
@@ -75,7 +76,9 @@ static int see_chunk(void *arg, struct kv_val key, struct kv_val value)
         wrong = "is being made";
     else if (chunk.body == 0 && ready < chunk.want)
         wrong = "has too few copies";
-    else if (chunk.kind == CHUNK_DATA && !extent_owns(scan->txn, &chunk)) /* of a container's pieces the checker tells */
+    else if (chunk.kind == CHUNK_GHOST)
+        wrong = "is dead";
+    else if (chunk.kind == CHUNK_DATA && !extent_owns(scan->txn, &chunk)) /* of the rest the checker knows the owner */
         wrong = "belongs to no file";
     if (wrong != NULL)
         snprintf(scan->why, scan->why_size, "chunk %" PRIx64 " (state %u, %u copies of %u, length %" PRIu64 ", owner %" PRIu64 ") %s", chunk.id,
@@ -87,6 +90,9 @@ static int see_any(void *arg, struct kv_val key, struct kv_val value)
 {
     /* Chunks with all copies in too few domains stay so: the policy asks more than there is. */
     if (key.data[0] == TABLE_ENDANGERED && number_at(key, 1) == ENDANGERED_WEAK)
+        return 0;
+    /* Those alone in their file, or without enough nodes, wait to be coded for as long as they exist. */
+    if (key.data[0] == TABLE_GROUP_DUE && number_at(key, 1) != GROUP_OWNER && number_at(key, 1) != GROUP_WORK)
         return 0;
     *(bool *)arg = true;
     return 1;
@@ -105,7 +111,7 @@ static const struct {
     {TABLE_SESSION_UPLOAD, "a session's upload"}, {TABLE_ORPHAN, "a file without a name"},
     {TABLE_GARBAGE, "a removed file"},     {TABLE_TO_SEAL, "a file to seal"},
     {TABLE_OPEN_CHUNK, "an open chunk"},   {TABLE_ENDANGERED, "a chunk below its target"},
-    {TABLE_TASK, "a task for a store"},
+    {TABLE_TASK, "a task for a store"},   {TABLE_GROUP_DUE, "a parity group with something to do"},
 };
 
 static void see_violation(void *arg, const char *rule, const char *sentence)

@@ -9,6 +9,7 @@
 
 #define OBJECTS 8           /* names a worker puts to, again and again */
 #define OBJECT_MAX KIB(300)
+#define CODED_OBJECTS 2     /* larger ones, below a directory with a code */
 #define FILE_BYTES KIB(400) /* of the file each worker overwrites in place */
 #define NAMES_MAX 6         /* entries a worker keeps in its directory */
 #define APPENDS_MAX 512     /* records a worker appends to the file all share */
@@ -74,6 +75,7 @@ struct worker {
     unsigned client, index;
     struct prng prng;
     struct object_model objects[OBJECTS];
+    struct object_model coded[CODED_OBJECTS];
     struct file_model file;
     struct tree_model tree;
     struct append_model appends;
@@ -128,10 +130,15 @@ _Noreturn void broken(const struct worker *worker, const char *fmt, ...) _printf
 void content_fill(uint64_t content, uint8_t *buf, size_t n);
 int64_t read_path(struct client *client, const char *path, uint8_t *buf, size_t size);
 void rest_unsynced(struct worker *worker);
+int put_bytes(struct client *client, struct worker *worker, const char *path, const uint8_t *buf, size_t n, bool exclusive);
 void work_put(struct client *client, struct worker *worker);
 void work_get(struct client *client, struct worker *worker, unsigned k, bool final);
 void work_contest(struct client *client, struct worker *worker);
 void check_contests(struct client *client, struct worker *worker);
+
+/* ---- work_coded.c ---- */
+void work_coded(struct client *client, struct worker *worker);
+void work_coded_get(struct client *client, struct worker *worker, unsigned k, bool final);
 
 /* ---- work_file.c ---- */
 void work_write(struct client *client, struct worker *worker);

@@ -58,12 +58,8 @@ void rest_unsynced(struct worker *worker)
         io_sleep_ms(fiber_io(), prng_below(&worker->prng, 1500));
 }
 
-static int put_content(struct client *client, struct worker *worker, const char *path, uint64_t content, bool exclusive)
+int put_bytes(struct client *client, struct worker *worker, const char *path, const uint8_t *buf, size_t n, bool exclusive)
 {
-    size_t n = object_size(content);
-    _cleanup_free_ uint8_t *buf = malloc(n + 8);
-    CHECK(buf != NULL);
-    content_fill(content, buf, n);
     struct put_options options = {.cred = &meta_root, .parent = TARN__WHERE__INIT, .path = path, .exclusive = exclusive};
     struct put *put = NULL;
     int err = put_begin(client->meta, client->stores, &options, &put);
@@ -76,6 +72,15 @@ static int put_content(struct client *client, struct worker *worker, const char 
     }
     rest_unsynced(worker);
     return put_commit(put, NULL, 0, NULL, 0, NULL);
+}
+
+static int put_content(struct client *client, struct worker *worker, const char *path, uint64_t content, bool exclusive)
+{
+    size_t n = object_size(content);
+    _cleanup_free_ uint8_t *buf = malloc(n + 8);
+    CHECK(buf != NULL);
+    content_fill(content, buf, n);
+    return put_bytes(client, worker, path, buf, n, exclusive);
 }
 
 void work_put(struct client *client, struct worker *worker)

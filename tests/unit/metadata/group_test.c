@@ -690,6 +690,39 @@ static void a_policy_taken_back_in_time_changes_nothing(void **state)
     end(&c);
 }
 
+/* The new file takes the chunks over, with their groups; what waited to be coded waits under the new owner. */
+static void a_file_made_of_others_keeps_their_groups(void **state)
+{
+    struct cluster_world c;
+    uint64_t chunks[4], one;
+    coded(&c, 6, 4, 2, 4, chunks);
+    put(&c, "one", 1, &one);
+    run(&c, 5);
+    uint64_t group = chunk_of(&c, chunks[0]).group;
+    Tarn__Where at = TARN__WHERE__INIT, from[2] = {TARN__WHERE__INIT, TARN__WHERE__INIT}, *list[] = {&from[0], &from[1]};
+    at.path = "/d";
+    from[0].path = "/d/o";
+    from[1].path = "/d/one";
+    Tarn__NewObject object = TARN__NEW_OBJECT__INIT;
+    object.parent = &at;
+    object.path = "all";
+    Tarn__ObjectCommit commit = TARN__OBJECT_COMMIT__INIT;
+    commit.object = &object;
+    object.from = list;
+    object.n_from = 2;
+    assert_int_equal(world_apply(&c.w, OP_OBJECT_COMMIT, &commit.base, &commit.ctx), 0);
+    world_check(&c.w);
+    run(&c, 5);
+    struct chunk chunk = chunk_of(&c, chunks[0]);
+    assert_int_equal(chunk.group, group);
+    assert_int_equal(live(&chunk), 1);
+    assert_false(chunk_of(&c, one).coded);
+    assert_int_equal(world_unlink(&c.w, "/d", "all", false), 0);
+    run(&c, 3);
+    assert_int_equal(world_status(&c.w)->chunks, 0);
+    end(&c);
+}
+
 /* ------------------------------------------------------------------ everything at random */
 /* What the tables say of safety is what there is: for each group its live shards are enumerated. */
 static void enumerate(struct cluster_world *c)
@@ -849,6 +882,7 @@ int main(void)
         cmocka_unit_test(a_coded_file_that_goes_frees_everything_at_once),
         cmocka_unit_test(a_code_becomes_copies_and_a_code_again),
         cmocka_unit_test(a_policy_taken_back_in_time_changes_nothing),
+        cmocka_unit_test(a_file_made_of_others_keeps_their_groups),
         cmocka_unit_test(what_is_said_is_what_there_is_after_anything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
