@@ -7,6 +7,7 @@
 #include "common/check.h"
 #include "common/err.h"
 #include "lock.h"
+#include "policy.h"
 #include "quota.h"
 #include "session.h"
 #include "view.h"
@@ -265,6 +266,8 @@ static int inode_remove(struct tables *t, const struct inode *inode)
     int err = account(t, inode->ino, NULL);
     if (err == 0)
         err = quota_dir_removed(t, inode);
+    if (err == 0)
+        err = policy_dir_removed(t, inode);
     if (err == 0)
         err = tables_del(t, &key);
     if (err == 0)

@@ -271,6 +271,18 @@ static int dir_put(struct tables *t, struct inode *dir, const struct policy *pol
     return err;
 }
 
+int policy_dir_removed(struct tables *t, const struct inode *dir)
+{
+    struct heal_state heal;
+    struct key key = key_1(TABLE_POLICY, dir->ino);
+    int err = dir->flags & INODE_POLICY ? heal_state_get(t, &heal) : -E_NOENT;
+    if (err != 0)
+        return err == -E_NOENT ? 0 : err;
+    heal.policies--;
+    err = heal_state_put(t, &heal);
+    return err == 0 ? tables_del(t, &key) : err;
+}
+
 static int set_on(struct tables *t, const Tarn__PolicySet *m, struct inode *inode)
 {
     struct policy policy;

@@ -39,6 +39,7 @@ int policy_decode(const void *data, size_t n, struct policy *ret);
  * Cost: one look when no directory has a policy, else one or two per directory above. */
 int policy_of(struct tables *t, const struct inode *inode, struct policy *ret);
 void policy_default(struct policy *ret);
+int policy_dir_removed(struct tables *t, const struct inode *dir); /* its row goes with it */
 
 int policy_cmd_set(struct tables *t, const void *message);
 int policy_query_get(struct tables *t, const void *message);

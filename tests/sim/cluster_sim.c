@@ -51,7 +51,7 @@ static void session_lost(void *arg)
 static void work(struct client *client, struct worker *worker)
 {
     struct run *run = worker->run;
-    switch (prng_below(&worker->prng, 18)) {
+    switch (prng_below(&worker->prng, 19)) {
     case 0:
     case 1:
     case 2:
@@ -89,6 +89,7 @@ static void work(struct client *client, struct worker *worker)
         work_admin(client, worker);
         break;
     case 15:
+    case 16:
         work_coded(client, worker);
         break;
     default:
@@ -317,8 +318,8 @@ static uint64_t run_seed(uint64_t seed, uint64_t seconds)
         }
     printf("seed %" PRIu64 ": %" PRIu64 " writes acknowledged, %" PRIu64 " in doubt, %" PRIu64 " checks, %" PRIu64
            " locks, %" PRIu64
-           " reads by lease, %" PRIu64 " kept back, %u crashes (%u of power), %u partitions, %u disks, %u wipes, %" PRIu64 " s, trace %016" PRIx64 "\n",
-           seed, acked, doubtful, checked, run->grants, run->cached_reads, run->kept_writes, run->world.crashes, run->world.power_losses, run->world.partitions,
+           " reads by lease, %" PRIu64 " kept back, %" PRIu64 " parity groups, %u crashes (%u of power), %u partitions, %u disks, %u wipes, %" PRIu64 " s, trace %016" PRIx64 "\n",
+           seed, acked, doubtful, checked, run->grants, run->cached_reads, run->kept_writes, oracle_groups(server_replica(run->world.metas[0].service)->kv), run->world.crashes, run->world.power_losses, run->world.partitions,
            run->world.disk_faults, run->world.wipes, sim_now_ns(run->world.sim) / 1000000000, hash);
     fflush(stdout);
     CHECK(acked > 0 && checked > 0);

@@ -19,6 +19,7 @@ struct oracle_copies {
 /* True when the tables are at rest: every chunk sealed, owned by an extent, with as many complete copies as it
  * wants; no task, session, lock, upload, or file without a name left. Else *ret_why says what is not. */
 bool oracle_tables(struct kv *kv, struct oracle_copies *ret, const char **ret_why);
+uint64_t oracle_groups(struct kv *kv); /* parity groups that were ever begun */
 /* True when the stores hold these copies, and nothing else. *ret_why is static text, made for this call. */
 bool oracle_stores(struct world *world, const struct oracle_copies *copies, const char **ret_why);
 /* Calls excuse(arg, ino) for each file of which not synced bytes may be lost: a chunk that is not yet

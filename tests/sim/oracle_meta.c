@@ -141,6 +141,18 @@ bool oracle_tables(struct kv *kv, struct oracle_copies *ret, const char **ret_wh
     return why[0] == '\0';
 }
 
+uint64_t oracle_groups(struct kv *kv)
+{
+    struct kv_txn *txn;
+    struct key key = key_state();
+    struct kv_val value;
+    struct state state;
+    CHECK(kv_begin(kv, false, &txn) == 0);
+    CHECK(kv_get(txn, key.data, key.len, &value) == 0 && state_decode(value.data, value.len, &state) == 0);
+    kv_abort(txn);
+    return state.last_group;
+}
+
 static bool node_up(struct kv_txn *txn, uint32_t id)
 {
     struct key key = key_1(TABLE_NODE, id);

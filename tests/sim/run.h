@@ -130,7 +130,7 @@ _Noreturn void broken(const struct worker *worker, const char *fmt, ...) _printf
 void content_fill(uint64_t content, uint8_t *buf, size_t n);
 int64_t read_path(struct client *client, const char *path, uint8_t *buf, size_t size);
 void rest_unsynced(struct worker *worker);
-int put_bytes(struct client *client, struct worker *worker, const char *path, const uint8_t *buf, size_t n, bool exclusive);
+int put_whole(struct client *client, struct worker *worker, const char *path, const uint8_t *buf, size_t n, bool exclusive);
 void work_put(struct client *client, struct worker *worker);
 void work_get(struct client *client, struct worker *worker, unsigned k, bool final);
 void work_contest(struct client *client, struct worker *worker);

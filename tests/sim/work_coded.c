@@ -68,7 +68,7 @@ static void coded_put(struct client *client, struct worker *worker)
     _cleanup_free_ uint8_t *buf = malloc(n + 8);
     CHECK(buf != NULL);
     content_fill(content, buf, n);
-    int err = put_bytes(client, worker, path, buf, n, false);
+    int err = put_whole(client, worker, path, buf, n, false);
     if (err == 0) {
         *model = (struct object_model){.acked = content, .never_again = model->never_again};
         worker->acked++;

@@ -58,7 +58,7 @@ void rest_unsynced(struct worker *worker)
         io_sleep_ms(fiber_io(), prng_below(&worker->prng, 1500));
 }
 
-int put_bytes(struct client *client, struct worker *worker, const char *path, const uint8_t *buf, size_t n, bool exclusive)
+int put_whole(struct client *client, struct worker *worker, const char *path, const uint8_t *buf, size_t n, bool exclusive)
 {
     struct put_options options = {.cred = &meta_root, .parent = TARN__WHERE__INIT, .path = path, .exclusive = exclusive};
     struct put *put = NULL;
@@ -80,7 +80,7 @@ static int put_content(struct client *client, struct worker *worker, const char 
     _cleanup_free_ uint8_t *buf = malloc(n + 8);
     CHECK(buf != NULL);
     content_fill(content, buf, n);
-    return put_bytes(client, worker, path, buf, n, exclusive);
+    return put_whole(client, worker, path, buf, n, exclusive);
 }
 
 void work_put(struct client *client, struct worker *worker)

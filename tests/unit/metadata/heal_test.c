@@ -485,6 +485,17 @@ static void of_copies_and_code_the_nearest_word_counts(void **state)
     end(&c);
 }
 
+static void a_policy_goes_with_its_directory(void **state)
+{
+    struct cluster_world c;
+    begin(&c, 3, 3);
+    assert_int_equal(world_make(&c.w, TARN__FILE_TYPE__FT_DIR, "/d", "e", 0755), 0);
+    assert_int_equal(policy_code(&c, "/d/e", 4, 2), 0);
+    assert_int_equal(world_unlink(&c.w, "/d", "e", true), 0);
+    world_check(&c.w); /* counts the rows, and looks for their directories */
+    end(&c);
+}
+
 static void compression_is_inherited_and_can_be_off(void **state)
 {
     struct cluster_world c;
@@ -1072,6 +1083,7 @@ int main(void)
         cmocka_unit_test(a_change_of_copies_reaches_what_exists),
         cmocka_unit_test(the_nearest_policy_counts_and_a_files_own_copies_stay),
         cmocka_unit_test(of_copies_and_code_the_nearest_word_counts),
+        cmocka_unit_test(a_policy_goes_with_its_directory),
         cmocka_unit_test(compression_is_inherited_and_can_be_off),
         cmocka_unit_test(a_later_change_overtakes_the_one_under_way),
         cmocka_unit_test(nonsense_is_refused),
