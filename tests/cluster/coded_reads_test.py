@@ -123,10 +123,30 @@ def the_mount_reads_what_is_lost(c):
         c.umount(point)
 
 
+def the_mount_writes_into_what_is_lost(c):
+    point = c.mount()
+    data = bytearray(pattern(SIZE, '42'))
+    nodes = data_nodes(c, '/42/o')[:2]
+    for node in nodes:
+        c.kill(f'stored-{node}')
+    try:
+        with open(point / '42/o', 'r+b', buffering=0) as file:
+            for at in [10, SIZE // 2, SIZE - 3]:  # the old content of the chunk is computed where its node is down
+                data[at:at + 3] = b'new'
+                os.pwrite(file.fileno(), b'new', at)
+            os.fsync(file.fileno())
+            assert os.pread(file.fileno(), 100, SIZE // 2 - 50) == data[SIZE // 2 - 50:SIZE // 2 + 50]
+        assert digest(c.cat('/42/o')) == digest(data)
+    finally:
+        all_back(c, [], nodes)
+        c.umount(point)
+
+
 if __name__ == '__main__':
     main([
         every_loss_of_2_plus_1_and_some_of_4_plus_2_are_read,
         ranges_come_by_s3_while_nodes_die_under_them,
         a_job_reads_what_is_lost_and_its_receipt_is_right,
         the_mount_reads_what_is_lost,
+        the_mount_writes_into_what_is_lost,
     ], nodes=NODES)
