@@ -300,6 +300,21 @@ static void code(struct sweep *s, uint32_t k, uint32_t m)
     sweep_apply(s, OP_POLICY_SET, &set.base, 0);
 }
 
+/* A group that is coded while it is written, and given up. */
+static void upload_group(struct sweep *s)
+{
+    Tarn__Where root = at("");
+    Tarn__UploadGroup m = TARN__UPLOAD_GROUP__INIT;
+    m.ctx = sweep_ctx(s);
+    m.near = &root;
+    m.remaining = MIB(8);
+    sweep_apply(s, OP_UPLOAD_GROUP, &m.base, 0);
+    Tarn__UploadAbort abort_it = TARN__UPLOAD_ABORT__INIT;
+    abort_it.upload = ((Tarn__UploadGroupReply *)sweep_reply(s, &tarn__upload_group_reply__descriptor))->upload;
+    abort_it.ctx = sweep_ctx(s);
+    sweep_apply(s, OP_UPLOAD_ABORT, &abort_it.base, 0);
+}
+
 /* Two chunks become a group, one of them dies, then the file: the parity is made anew and goes. */
 static void coded(struct sweep *s)
 {
@@ -309,6 +324,7 @@ static void coded(struct sweep *s)
     Tarn__NewObject object = TARN__NEW_OBJECT__INIT;
     Tarn__ObjectCommit commit = TARN__OBJECT_COMMIT__INIT;
     code(s, 2, 1);
+    upload_group(s);
     for (uint64_t i = 0; i < 2; i++) {
         Tarn__UploadChunk m = TARN__UPLOAD_CHUNK__INIT;
         m.ctx = sweep_ctx(s);
@@ -328,7 +344,7 @@ static void coded(struct sweep *s)
     sweep_apply(s, OP_OBJECT_COMMIT, &commit.base, 0);
     settle(s);
     Tarn__GroupGet get = TARN__GROUP_GET__INIT;
-    get.group = 1;
+    get.group = 2;
     sweep_query(s, OP_GROUP_GET, &get.base, 0);
     Tarn__SetAttr set = TARN__SET_ATTR__INIT;
     set.where = &big;
