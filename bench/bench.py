@@ -338,13 +338,91 @@ def coded_puts(c, report):
     report.figure(f'put 1 GiB, {k}+{m}: space', space[1:], 'MiB', 'raw bytes', False)
 
 
+def network_reads(c, report):
+    """A file whose only copy is on node 2, read by a client of node 1."""
+    size = 192 * MIB
+    data = pattern(size, 'net')
+    source = c.dir / 'net'
+    source.write_bytes(data)
+    c.ok('put', '--config', c.home / 'node-2/tarn.conf', '--copies', 1, source, '/bench/net')
+    holders = {row['node'] for row in c.json('locate', '/bench/net')}
+    if holders != {2}:
+        raise Wrong(f'/bench/net is on {holders}, not on node 2 alone')
+    env = dict(c.env, TARN_CONFIG=str(c.home / 'node-1/tarn.conf'))
+    out = command(BUILD / 'bench/net_read', '/bench/net', size, RUNS + 1, c.pid('stored-2'), env=env)
+    rows = [tuple(map(float, line.split())) for line in out.decode().splitlines()][1:]
+    report.figure('remote read 1 MiB, 8 ahead', [(row[0], row[1]) for row in rows], 'MiB/s', 'one TCP stream over loopback')
+    report.plain('remote read 4 KiB, 64 under way, cached', [row[2] for row in rows], '/s')
+    report.plain('… for a second of processor time of the store', [row[3] for row in rows], '/cpu-s')
+
+
+def code_rates(report):
+    for k, m in ((4, 2), (8, 3), (10, 4)):
+        rows = [tuple(map(float, line.split())) for line in command(BUILD / 'bench/code_rate', k, m, RUNS + 1).decode().splitlines()][1:]
+        report.figure(f'encode {k}+{m}', [(row[0], row[1]) for row in rows], 'GB/s', 'ISA-L alone')
+        report.plain(f'compute a lost shard of {k}+{m}', [row[4] for row in rows], 'GB/s read')
+        if k == 4:
+            report.figure('checksum of a cell', [(row[2], row[3]) for row in rows], 'GB/s', 'ISA-L alone')
+
+
 def bench_data(report):
+    code_rates(report)
     with cluster(nodes=3, meta=1) as c:
         local_reads(c, report)
         mount_raw_reads(c, report)
+        network_reads(c, report)
         puts(c, report)
     with cluster(nodes=6, meta=1) as c:
         coded_puts(c, report)
+
+
+# ---- healing: a node is lost
+
+def copy_rate(c, size):
+    """MiB a second of the disk when `size` bytes are read and as many written at the same time, past the page cache."""
+    need('fio')
+    done = json.loads(command(
+        'fio', f'--directory={c.dir}', '--bs=1M', f'--size={size}', '--direct=1', '--ioengine=io_uring', '--iodepth=8', '--overwrite=1',
+        '--output-format=json', '--name=in', '--rw=read', '--name=out', '--rw=write', '--end_fsync=1'))
+    return size / MIB / (max(job[way]['runtime'] for job, way in zip(done['jobs'], ('read', 'write'))) / 1000)
+
+
+def probe(c, path, size, seconds):
+    """Median and 99th of a hundred of 4 KiB reads by a client of node 1."""
+    env = dict(c.env, TARN_CONFIG=str(c.home / 'node-1/tarn.conf'))
+    return tuple(map(float, command(BUILD / 'bench/read_probe', path, size, seconds, env=env).split()))[:2]
+
+
+def lost_node(c, report, size):
+    watched, at = 64 * MIB, '/bench/watched'
+    c.ok('mkdir', '/bench')
+    (c.dir / 'watched').write_bytes(pattern(watched, 'watched'))
+    c.ok('put', '--config', c.home / 'node-2/tarn.conf', '--copies', 1, c.dir / 'watched', at)
+    (c.dir / 'part').write_bytes(pattern(64 * MIB, 'part'))
+    for i in range(size // (64 * MIB)):  # node 3 has a copy of each
+        c.ok('put', '--config', c.home / 'node-3/tarn.conf', '--copies', 2, c.dir / 'part', f'/bench/part{i}')
+    while c.json('heal', 'status')[0]['below_target'] or c.json('heal', 'status')[0]['open']:
+        time.sleep(0.2)
+    raw = copy_rate(c, size)
+    idle = [probe(c, at, watched, 3) for _ in range(3)]
+    before = c.json('heal', 'status')[0]['copied_bytes']
+    c.kill('stored-3')
+    while c.json('heal', 'status')[0]['copied_bytes'] == before:
+        time.sleep(0.05)
+    start, first = time.monotonic(), c.json('heal', 'status')[0]['copied_bytes']
+    felt = []
+    while c.json('heal', 'status')[0]['below_target']:
+        felt.append(probe(c, at, watched, 1))
+    seconds, copied = time.monotonic() - start, c.json('heal', 'status')[0]['copied_bytes'] - first
+    report.figure(f'lost node: {size // MIB} MiB copied again beside a reader', [(copied / MIB / seconds, raw)], 'MiB/s', 'raw disk, read and written')
+    for i, name in ((0, 'median'), (1, '99th of 100')):
+        base = statistics.median(row[i] for row in idle)
+        report.figure(f'4 KiB read while it heals, {name}', [(row[i], base) for row in felt or idle], 'us', 'the same reader, idle', False)
+
+
+def bench_heal(report):
+    with cluster(nodes=4, meta=1) as c:
+        lost_node(c, report, 1024 * MIB)
 
 
 # ---- posix: through the mount, beside a FUSE mirror of a local directory
@@ -592,7 +670,7 @@ def busy_share(seconds=1):
     return (busy_now - busy) / max(total_now - total, 1)
 
 
-BENCHES = {'metadata': bench_metadata, 'data': bench_data, 'posix': bench_posix, 'jobs': bench_jobs}
+BENCHES = {'metadata': bench_metadata, 'data': bench_data, 'heal': bench_heal, 'posix': bench_posix, 'jobs': bench_jobs}
 
 
 def main(argv):
