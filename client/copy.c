@@ -52,16 +52,18 @@ static int inside_bytes(struct copy *copy, struct tarn_file *file, const char *f
     }
 }
 
-static int inside_file(struct copy *copy, const char *from, const char *to, mode_t mode)
+static int inside_file(struct copy *copy, const char *from, const char *to, const struct stat *st)
 {
     struct tarn_file *file = NULL;
     struct tarn_put *put = NULL;
     uint64_t bytes = 0;
     if (tarn_file_open(copy->tarn, from, O_RDONLY, 0, &file) < 0)
         return command_failed("copy", from);
-    int code = tarn_put_begin(copy->tarn, to, mode & 0777, (unsigned)copy->copies, &put) < 0
+    int code = tarn_put_begin(copy->tarn, to, st->st_mode & 0777, (unsigned)copy->copies, &put) < 0
                    ? command_failed("copy to", to)
                    : CLI_OK;
+    if (code == CLI_OK && st->st_size > 0)
+        tarn_put_expect(put, (uint64_t)st->st_size);
     if (code == CLI_OK)
         code = inside_bytes(copy, file, from, put, &bytes);
     if (put != NULL && code != CLI_OK)
@@ -101,7 +103,7 @@ static int inside_tree(struct copy *copy, const char *from, const char *to, cons
         return done ? CLI_OK : command_failed("copy", from);
     }
     if (!S_ISDIR(st->st_mode))
-        return inside_file(copy, from, to, st->st_mode);
+        return inside_file(copy, from, to, st);
     if (!copy->recursive)
         return copy_needs_recursive(from);
     if (tarn_mkdir(copy->tarn, to, st->st_mode & 0777, true) < 0)

@@ -55,6 +55,7 @@ struct put {
     uint32_t *groups;
     uint64_t parent_ino;
     char *parent_path, *path;
+    char *policy_dir, *policy_path; /* NULL = those */
     bool parent_nofollow;
     uint32_t mode, copies;
     bool exclusive, file, no_inline;
@@ -102,6 +103,8 @@ static void put_free(struct put *put)
     free(put->groups);
     free(put->parent_path);
     free(put->path);
+    free(put->policy_dir);
+    free(put->policy_path);
     put->magic = 0;
     free(put);
 }
@@ -142,7 +145,13 @@ int put_begin(struct meta *meta, struct stores *stores, const struct put_options
     put->no_inline = options->no_inline;
     put->expected = options->expected_size;
     put->whole = options->copies != 0; /* said for this object: a policy's code does not count */
-    int r = put->parent_path && put->path ? cred_copy(put, options->cred) : -E_NOMEM;
+    bool all = put->parent_path && put->path;
+    if (options->policy_dir) {
+        put->policy_dir = strdup(options->policy_dir);
+        put->policy_path = strdup(options->policy_path);
+        all &= put->policy_dir && put->policy_path;
+    }
+    int r = all ? cred_copy(put, options->cred) : -E_NOMEM;
     if (r < 0) {
         put_free(put);
         return r;
@@ -166,6 +175,17 @@ static void where_fill(const struct put *put, Tarn__Where *where)
     where->nofollow = put->parent_nofollow;
 }
 
+/* Where the policy is looked for. */
+static char *near_fill(const struct put *put, Tarn__Where *where)
+{
+    where_fill(put, where);
+    if (!put->policy_dir)
+        return put->path;
+    tarn__where__init(where);
+    where->path = put->policy_dir;
+    return put->policy_path;
+}
+
 /* ------------------------------------------------------------------ chunks */
 
 static int lengths_grow(struct put *put)
@@ -185,14 +205,14 @@ static int lengths_grow(struct put *put)
 static int chunk_ask(struct put *put, struct put_chunk *chunk)
 {
     Tarn__Where near;
-    where_fill(put, &near);
+    char *path = near_fill(put, &near);
     Tarn__UploadChunk request = TARN__UPLOAD_CHUNK__INIT;
     request.upload = put->upload;
     request.index = put->n_chunks;
     request.writer_node = stores_node(put->stores);
     request.near = &near;
     request.copies = put->copies;
-    request.path = put->upload == 0 ? put->path : request.path;
+    request.path = put->upload == 0 ? path : request.path;
     Tarn__UploadChunkReply *reply = NULL;
     int r = meta_call(put->meta, OP_UPLOAD_CHUNK, &request.base, &request.ctx, &put->cred,
                       &tarn__upload_chunk_reply__descriptor, &reply, NULL);
@@ -293,13 +313,13 @@ static int group_begin(struct put *put)
     if (put->err)
         return put->err;
     Tarn__Where near;
-    where_fill(put, &near);
+    char *path = near_fill(put, &near);
     struct put_group_where where = {
         .stores = put->stores,
         .meta = put->meta,
         .cred = &put->cred,
         .near = &near,
-        .path = put->path,
+        .path = path,
         .upload = put->upload,
         .index = put->n_chunks,
         .remaining = remaining,

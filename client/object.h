@@ -16,6 +16,7 @@ struct put_options {
     bool file;                /* NewObject.file: nothing but a file is replaced */
     uint64_t expected_size;   /* 0 = not known */
     bool no_inline;           /* always in chunks: NewObject.from can take them over later */
+    const char *policy_dir, *policy_path; /* … to here: paths as parent's and path, whose policy counts. NULL = parent and path */
 };
 int put_begin(struct meta *meta, struct stores *stores, const struct put_options *options, struct put **ret);
 /* The object will have so many bytes, as far as known. Before the first of them is written. */

@@ -175,6 +175,8 @@ static void put_abortp(struct put **put)
 static int begin_part(struct s3_call *call, uint64_t size, struct put **ret)
 {
     struct put_options options = {.cred = &call->auth.cred, .mode = 0600, .expected_size = size, .no_inline = true};
+    options.policy_dir = call->bucket_path; /* where they end up */
+    options.policy_path = call->path + strlen(call->bucket_path) + 1;
     const char *number = s3_param(call, "partNumber");
     char path[PATH_ROOM];
     uint64_t n;

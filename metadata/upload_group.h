@@ -1,6 +1,6 @@
 /* Groups that are coded while an object is put: the service makes k data chunks and m for the parity, each with one member on
  * another node, and the writer fills all of them. Until the object's commit group and chunks belong to the upload and go with
- * it; the commit makes the group a coded one like any other. Rule G-U in docs/invariants.md, reasons in
+ * it; the commit makes the group a coded one like any other. Rule G10 in docs/invariants.md, reasons in
  * docs/decisions/direct-coding.md. Threads: the transaction's. */
 #ifndef TARN_METADATA_UPLOAD_GROUP_H
 #define TARN_METADATA_UPLOAD_GROUP_H

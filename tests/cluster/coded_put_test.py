@@ -96,6 +96,22 @@ def a_put_goes_on_when_a_member_dies(c):
     c.restart()
     wait_until(lambda: len(c.nodes_up()) == NODES, 'all nodes up')
     assert digest(c.cat('/member/o')) == digest(data)
+    wait_until(lambda: c.tarn('status').code == 0, 'the lost shards to be computed', 120)
+    assert digest(c.cat('/member/o')) == digest(data)
+
+
+def parts_of_an_s3_upload_are_coded(c):
+    directory(c, 's3', '4+2')
+    path, before = source(c, 40 * MIB, 's3'), disk_bytes(c)
+    done = c.s3cmd('put', '--multipart-chunk-size-mb=15', path, 's3://s3/o')
+    assert done.code == 0, done
+    ratio = (disk_bytes(c) - before) / (40 * MIB)
+    assert 1.49 <= ratio <= 1.6, f'{ratio} bytes on disk for each'
+    done = c.s3cmd('get', '--force', 's3://s3/o', c.dir / 'back')
+    assert done.code == 0, done
+    assert digest((c.dir / 'back').read_bytes()) == digest(path.read_bytes())
+    c.ok('cp', 'tarn:/s3/o', 'tarn:/s3/p')
+    assert digest(c.cat('/s3/p')) == digest(path.read_bytes())
 
 
 def a_put_that_dies_leaves_nothing(c):
@@ -129,6 +145,7 @@ if __name__ == '__main__':
         objects_of_many_sizes_come_back_from_2_plus_1,
         a_large_object_costs_what_its_code_costs,
         a_put_that_dies_leaves_nothing,
+        parts_of_an_s3_upload_are_coded,
         a_put_goes_on_when_a_member_dies,
         any_two_nodes_may_go_afterwards,
     ], nodes=NODES)
