@@ -133,5 +133,7 @@ void sim_disk_limit(struct sim_host *host, uint64_t bytes);
 uint64_t sim_disk_used(const struct sim_host *host);
 /* Flips one bit of the byte at `offset`, durably. -E_NOENT, -E_RANGE when there is none. */
 int sim_disk_corrupt(struct sim_host *host, const char *path, uint64_t offset);
+/* What a program would read there now, without its doing anything and without time. -E_NOENT; -E_RANGE: not that long. */
+int sim_disk_peek(struct sim_host *host, const char *path, uint64_t offset, void *buf, size_t n);
 
 #endif

@@ -510,3 +510,15 @@ int sim_disk_corrupt(struct sim_host *host, const char *path, uint64_t offset)
         page->safe[offset % SIM_PAGE] ^= bit;
     return 0;
 }
+
+int sim_disk_peek(struct sim_host *host, const char *path, uint64_t offset, void *buf, size_t n)
+{
+    struct sim_inode *inode;
+    int r = sim_path_find(&host->disk, path, &inode);
+    if (r < 0)
+        return r;
+    if (inode->is_dir || offset > inode->size || n > inode->size - offset)
+        return -E_RANGE;
+    sim_file_read(inode, buf, n, offset);
+    return 0;
+}

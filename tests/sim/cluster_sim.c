@@ -21,9 +21,11 @@
 #define SETTLE_MS 180000
 #define REST_MS 300000 /* longer than a store waits between two inventories */
 #define REST_STEP_MS 500
+#define SEEDS_TELLING 10 /* with --codes so many must have seen everything */
 
 bool verbose;
 static uint64_t current_seed, current_seconds;
+static bool codes;
 
 void broken(const struct worker *worker, const char *fmt, ...)
 {
@@ -32,7 +34,8 @@ void broken(const struct worker *worker, const char *fmt, ...)
     fprintf(stderr, "seed %" PRIu64 ": client %u worker %u at %" PRIu64 " ms: ", current_seed, worker->client, worker->index,
             sim_now_ns(worker->run->world.sim) / 1000000);
     vfprintf(stderr, fmt, args);
-    fprintf(stderr, "\nreplay: cluster_sim --seed %" PRIu64 " --seeds 1 --seconds %" PRIu64 "\n", current_seed, current_seconds);
+    fprintf(stderr, "\nreplay: cluster_sim%s --seed %" PRIu64 " --seeds 1 --seconds %" PRIu64 "\n", codes ? " --codes" : "", current_seed,
+            current_seconds);
     va_end(args);
     exit(1);
 }
@@ -48,9 +51,49 @@ static void session_lost(void *arg)
         client->run->holder = NULL;
 }
 
+static struct worker *any_worker(struct worker *worker)
+{
+    return &worker->run->workers[prng_below(&worker->prng, WORLD_CLIENTS)][prng_below(&worker->prng, WORLD_WORKERS)];
+}
+
+static void work_on_codes(struct client *client, struct worker *worker)
+{
+    switch (prng_below(&worker->prng, 12)) {
+    case 0:
+    case 1:
+    case 2:
+        work_coded(client, worker);
+        break;
+    case 3:
+    case 4:
+        work_write(client, worker);
+        break;
+    case 5:
+    case 6:
+        work_check_file(client, worker, any_worker(worker), false);
+        break;
+    case 7:
+    case 8:
+    case 9:
+        work_packed(client, worker);
+        break;
+    case 10:
+        work_scrub(client, worker);
+        break;
+    default:
+        work_coded_get(client, worker, (unsigned)prng_below(&worker->prng, CODED_OBJECTS), false);
+    }
+}
+
 static void work(struct client *client, struct worker *worker)
 {
     struct run *run = worker->run;
+    if (run->codes && run->coded_dirs == 0 && make_coded_dirs(client) == 0)
+        run->coded_dirs = 1;
+    if (run->codes && prng_below(&worker->prng, 4) != 0) {
+        work_on_codes(client, worker);
+        return;
+    }
     switch (prng_below(&worker->prng, 19)) {
     case 0:
     case 1:
@@ -69,8 +112,7 @@ static void work(struct client *client, struct worker *worker)
         work_check_file(client, worker, worker, false);
         break;
     case 8:
-        work_check_file(client, worker, &run->workers[prng_below(&worker->prng, WORLD_CLIENTS)][prng_below(&worker->prng, WORLD_WORKERS)],
-                        false);
+        work_check_file(client, worker, any_worker(worker), false);
         break;
     case 9:
         work_tree(client, worker);
@@ -105,7 +147,7 @@ static void worker_fiber(void *arg)
     int err = 0;
     while (!run->stop && err == 0) {
         work(client, worker);
-        err = io_sleep_ms(fiber_io(), prng_below(&worker->prng, run->world.quiet ? 2500 : 60)); /* -E_CANCELED: the host crashed */
+        err = io_sleep_ms(fiber_io(), prng_below(&worker->prng, run->world.quiet ? 2500 : run->codes ? 600 : 60)); /* -E_CANCELED: the host crashed */
     }
     fiber_group_done(&client->workers);
 }
@@ -119,6 +161,8 @@ static int client_connect(struct client *client, const char *name)
 
 static void client_disconnect(struct client *client)
 {
+    client->run->read_degraded += stores_counters(client->stores)->read_degraded;
+    client->run->read_compressed += stores_counters(client->stores)->read_compressed;
     stores_destroy(client->stores);
     meta_disconnect(client->meta);
 }
@@ -185,6 +229,8 @@ static void verify_fiber(void *arg)
                 work_get(&client, worker, k, true);
             for (unsigned k = 0; k < CODED_OBJECTS; k++)
                 work_coded_get(&client, worker, k, true);
+            for (unsigned k = 0; k < PACKED_OBJECTS; k++)
+                work_packed_get(&client, worker, k, true);
             work_check_file(&client, worker, worker, true);
             check_tree(&client, worker);
         }
@@ -193,6 +239,8 @@ static void verify_fiber(void *arg)
         check_appends(&client, &run->workers[0][0]);
     }
     check_contests(&client, &run->workers[0][0]);
+    if (run->codes)
+        scrub_all(&client, &run->workers[0][0]);
     client_disconnect(&client);
     run->verified = true;
 }
@@ -231,7 +279,7 @@ static bool at_rest(struct run *run, struct oracle_copies *copies, const char **
     if (!world_replicas_equal(&run->world, ret_why))
         return false;
     struct kv *kv = server_replica(run->world.metas[0].service)->kv;
-    return oracle_tables(kv, copies, ret_why) && oracle_stores(&run->world, copies, ret_why);
+    return oracle_tables(kv, copies, ret_why) && oracle_stores(&run->world, copies, ret_why) && oracle_levels(kv, copies, ret_why);
 }
 
 /* Waits until replicas, tables and stores agree and nothing is under way. empty: and no chunk is left. */
@@ -262,6 +310,7 @@ static void workers_init(struct run *run, uint64_t seed)
             worker->run = run;
             worker->client = c + 1;
             worker->index = w + 1;
+            worker->file.limit = run->codes ? FILE_BYTES_MAX : FILE_BYTES;
             worker->prng = prng_init(seed * 1000 + c * 10 + w);
         }
     }
@@ -276,6 +325,8 @@ static void faults(struct run *run, uint64_t seconds)
         world_fault(&run->world);
         world_mend(&run->world, false);
         world_excuse(&run->world);
+        if (run->codes)
+            rot_flip(&run->world, &run->rot);
     }
 }
 
@@ -291,14 +342,60 @@ static void in_calm(struct run *run, fiber_fn fn, bool (*done)(void *arg), const
     until(run, done, what);
 }
 
+/* What makes a run of many seeds show something: it fails when one of these never happened. */
+static struct totals {
+    uint64_t groups, coded, containers, compressed, flips, repaired, read_degraded, read_compressed;
+} totals;
+
+static void count(struct run *run, struct kv *kv, const struct oracle_census *census)
+{
+    rot_look(&run->world, &run->rot);
+    CHECK(run->rot.n == 0); /* every copy was just found whole */
+    totals.groups += oracle_groups(kv);
+    totals.coded += census->coded;
+    totals.containers += census->containers;
+    totals.compressed += census->compressed;
+    totals.flips += run->rot.flips_made;
+    totals.repaired += run->rot.repaired;
+    totals.read_degraded += run->read_degraded;
+    totals.read_compressed += run->read_compressed;
+}
+
+static void tell(struct run *run, uint64_t seed, const struct oracle_census *census)
+{
+    const struct world *world = &run->world;
+    uint64_t acked = 0, doubtful = 0, checked = 0;
+    for (unsigned c = 0; c < WORLD_CLIENTS; c++)
+        for (unsigned w = 0; w < WORLD_WORKERS; w++) {
+            acked += run->workers[c][w].acked;
+            doubtful += run->workers[c][w].doubtful;
+            checked += run->workers[c][w].checked;
+        }
+    printf("seed %" PRIu64 ": %" PRIu64 " writes acknowledged, %" PRIu64 " in doubt, %" PRIu64 " checks, %" PRIu64 " locks, %" PRIu64
+           " reads by lease, %" PRIu64 " kept back, %" PRIu64 " parity groups",
+           seed, acked, doubtful, checked, run->grants, run->cached_reads, run->kept_writes,
+           oracle_groups(server_replica(world->metas[0].service)->kv));
+    if (run->codes)
+        printf(" (%" PRIu64 " at rest), %" PRIu64 " containers, %" PRIu64 " compressed, %u bits flipped, %u repaired, %" PRIu64
+               " KiB computed, %" PRIu64 " decompressed",
+               census->coded, census->containers, census->compressed, run->rot.flips_made, run->rot.repaired,
+               run->read_degraded / 1024, run->read_compressed / 1024);
+    printf(", %u crashes (%u of power), %u partitions, %u disks, %u wipes, %" PRIu64 " s, trace %016" PRIx64 "\n", world->crashes,
+           world->power_losses, world->partitions, world->disk_faults, world->wipes, sim_now_ns(world->sim) / 1000000000,
+           sim_trace_hash(world->sim));
+    fflush(stdout);
+    CHECK(acked > 0 && checked > 0);
+}
+
 static uint64_t run_seed(uint64_t seed, uint64_t seconds)
 {
     struct run *run = calloc(1, sizeof *run);
     CHECK(run != NULL);
     struct world_hooks hooks = {.client = client_start, .client_crashed = client_crashed, .excuse = excuse, .arg = run};
     current_seed = seed;
+    run->codes = codes;
     workers_init(run, seed);
-    world_create(&run->world, seed, seed % 3 != 0, &hooks);
+    world_create(&run->world, seed, seed % 3 != 0, codes ? WORLD_STORES_MAX : WORLD_STORES, &hooks);
     run->world.quiet = seed % 4 == 1;
     sim_run(run->world.sim, 3000, NULL, NULL);
     faults(run, seconds);
@@ -307,25 +404,31 @@ static uint64_t run_seed(uint64_t seed, uint64_t seconds)
     until(run, all_ended, "the clients do not come to an end");
     in_calm(run, verify_fiber, all_verified, "what was acknowledged cannot be read");
     rest(run, false);
+    struct kv *kv = server_replica(run->world.metas[0].service)->kv;
+    struct oracle_census census = oracle_census(kv);
+    count(run, kv, &census);
     in_calm(run, empty_fiber, all_emptied, "what is there cannot be removed");
     rest(run, true);
-    uint64_t acked = 0, doubtful = 0, checked = 0, hash = sim_trace_hash(run->world.sim);
-    for (unsigned c = 0; c < WORLD_CLIENTS; c++)
-        for (unsigned w = 0; w < WORLD_WORKERS; w++) {
-            acked += run->workers[c][w].acked;
-            doubtful += run->workers[c][w].doubtful;
-            checked += run->workers[c][w].checked;
-        }
-    printf("seed %" PRIu64 ": %" PRIu64 " writes acknowledged, %" PRIu64 " in doubt, %" PRIu64 " checks, %" PRIu64
-           " locks, %" PRIu64
-           " reads by lease, %" PRIu64 " kept back, %" PRIu64 " parity groups, %u crashes (%u of power), %u partitions, %u disks, %u wipes, %" PRIu64 " s, trace %016" PRIx64 "\n",
-           seed, acked, doubtful, checked, run->grants, run->cached_reads, run->kept_writes, oracle_groups(server_replica(run->world.metas[0].service)->kv), run->world.crashes, run->world.power_losses, run->world.partitions,
-           run->world.disk_faults, run->world.wipes, sim_now_ns(run->world.sim) / 1000000000, hash);
-    fflush(stdout);
-    CHECK(acked > 0 && checked > 0);
+    tell(run, seed, &census);
+    uint64_t hash = sim_trace_hash(run->world.sim);
     world_destroy(&run->world);
     free(run);
     return hash;
+}
+
+static int totals_seen(uint64_t seeds)
+{
+    const struct totals *t = &totals;
+    printf("%" PRIu64 " seeds: %" PRIu64 " parity groups (%" PRIu64 " at rest), %" PRIu64 " containers, %" PRIu64 " pieces compressed, %" PRIu64
+           " bits flipped, %" PRIu64 " repaired, %" PRIu64 " KiB computed, %" PRIu64 " decompressed\n",
+           seeds, t->groups, t->coded, t->containers, t->compressed, t->flips, t->repaired, t->read_degraded / 1024,
+           t->read_compressed / 1024);
+    if (seeds >= SEEDS_TELLING && (t->coded == 0 || t->containers == 0 || t->compressed == 0 || t->repaired == 0 || t->read_degraded == 0 ||
+                                   t->read_compressed == 0)) {
+        fprintf(stderr, "one of these never happened: the run shows nothing about it\n");
+        return 1;
+    }
+    return 0;
 }
 
 int main(int argc, char **argv)
@@ -337,6 +440,7 @@ int main(int argc, char **argv)
         {"seed", CLI_UINT, &seed, "N", "the first seed", 0, 0},
         {"seeds", CLI_UINT, &seeds, "COUNT", "how many", 1, 1000000},
         {"seconds", CLI_UINT, &current_seconds, "S", "virtual seconds of faults a seed", 1, 100000},
+        {"codes", CLI_FLAG, &codes, NULL, "eight stores; most of the work on what is coded, packed, compressed; bits flip", 0, 0},
         {"twice", CLI_FLAG, &twice, NULL, "run the first seed twice and compare the traces", 0, 0},
         {"verbose", CLI_FLAG, &verbose, NULL, "tell what fails on the way", 0, 0},
     };
@@ -354,5 +458,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "seed %" PRIu64 ": the same seed gave another trace\n", seed);
         return 1;
     }
-    return 0;
+    return codes ? totals_seen(seeds) : 0;
 }

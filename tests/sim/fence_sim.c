@@ -332,7 +332,7 @@ static void first_stopped(struct trial *t, bool on)
     if (t->stop == ISOLATED)
         sim_isolate(host, on);
     if (t->stop == BYTES_ON_THE_WAY) { /* what it sent last arrives when it goes on, or at some stores before */
-        for (unsigned i = 0; i < WORLD_STORES; i++)
+        for (unsigned i = 0; i < world->n_stores; i++)
             sim_cut(host, world->stores[i].host, on && draw(t, 3) != 0);
         if (on)
             sim_run(world->sim, draw(t, 20), NULL, NULL);
@@ -352,7 +352,7 @@ static struct world_host *leader(struct world *world)
 static struct world_host *victim_of(struct trial *t)
 {
     struct world *world = &t->run->world;
-    return t->beside == LEADER_KILLED ? leader(world) : &world->stores[draw(t, WORLD_STORES)];
+    return t->beside == LEADER_KILLED ? leader(world) : &world->stores[draw(t, world->n_stores)];
 }
 
 static void beside_happens(struct trial *t, struct world_host *victim, bool on)
@@ -457,7 +457,7 @@ static void run_seed(uint64_t seed)
     CHECK(run != NULL);
     run->seed = seed;
     struct world_hooks hooks = {.client = no_program, .client_crashed = no_program, .excuse = no_excuse};
-    world_create(&run->world, seed, false, &hooks);
+    world_create(&run->world, seed, false, WORLD_STORES, &hooks);
     sim_run(run->world.sim, 3000, NULL, NULL);
     for (uint64_t i = 0; i < trials; i++)
         one_trial(run);

@@ -6,6 +6,7 @@
 #include "metadata/clustermap.h"
 #include "metadata/group_make.h"
 #include "metadata/kv.h"
+#include "metadata/pack_rows.h"
 #include "metadata/record.h"
 #include "meta.pb-c.h"
 
@@ -94,6 +95,9 @@ static int see_any(void *arg, struct kv_val key, struct kv_val value)
     /* Those alone in their file, or without enough nodes, wait to be coded for as long as they exist. */
     if (key.data[0] == TABLE_GROUP_DUE && number_at(key, 1) != GROUP_OWNER && number_at(key, 1) != GROUP_WORK)
         return 0;
+    /* What may be packed waits for others of its kind. */
+    if (key.data[0] == TABLE_PACK && number_at(key, 1) != PACK_JOB && number_at(key, 1) != PACK_JOB_DUE)
+        return 0;
     *(bool *)arg = true;
     return 1;
 }
@@ -112,6 +116,7 @@ static const struct {
     {TABLE_GARBAGE, "a removed file"},     {TABLE_TO_SEAL, "a file to seal"},
     {TABLE_OPEN_CHUNK, "an open chunk"},   {TABLE_ENDANGERED, "a chunk below its target"},
     {TABLE_TASK, "a task for a store"},   {TABLE_GROUP_DUE, "a parity group with something to do"},
+    {TABLE_DAMAGED, "a damaged copy"},     {TABLE_PACK, "a container being made"},
 };
 
 static void see_violation(void *arg, const char *rule, const char *sentence)
@@ -169,7 +174,7 @@ static int see_endangered(void *arg, struct kv_val key, struct kv_val value)
     bool lost = false;
     for (unsigned i = 0; i < chunk.n_replicas; i++) {
         const struct chunk_replica *r = &chunk.replicas[i];
-        if (!(r->flags & REPLICA_READY) || r->disk < 1 || r->disk > WORLD_STORES)
+        if (!(r->flags & REPLICA_READY) || r->disk < 1 || r->disk > WORLD_STORES_MAX)
             continue;
         if ((r->flags & REPLICA_SEALED) || (scan->good[r->disk - 1] && node_up(scan->txn, r->disk)))
             return 0;
@@ -180,7 +185,7 @@ static int see_endangered(void *arg, struct kv_val key, struct kv_val value)
     return 0;
 }
 
-void oracle_excuse(struct kv *kv, const bool tainted[WORLD_STORES], const bool good[WORLD_STORES],
+void oracle_excuse(struct kv *kv, const bool tainted[WORLD_STORES_MAX], const bool good[WORLD_STORES_MAX],
                    void (*excuse)(void *arg, uint64_t ino), void *arg)
 {
     struct scan scan = {.tainted = tainted, .good = good, .excuse = excuse, .arg = arg};

@@ -1,6 +1,7 @@
 #include "oracle.h"
 
 #include "common/check.h"
+#include "common/crc.h"
 #include "objstore/store.h"
 
 #include <inttypes.h>
@@ -21,8 +22,23 @@ static bool same(const struct chunk *chunk, const struct oracle_copy *copy)
     return (chunk->flags & CHUNK_SEALED) != 0 && chunk->length == copy->length && chunk_digest(chunk) == copy->digest;
 }
 
+/* The bytes on the disk, by the checksums of the disk's own index. */
+static bool whole(struct world_host *host, const struct volume *volume, const struct chunk *chunk)
+{
+    static uint8_t buf[CELL_BYTES];
+    char path[512];
+    volume_chunk_path(volume, chunk->id, path);
+    for (uint32_t i = 0; i < chunk->n_cells; i++) {
+        struct cell cell = chunk->cells[i];
+        if (cell.valid > 0 && (sim_disk_peek(host->host, path, (uint64_t)i * CELL_BYTES, buf, cell.valid) != 0 ||
+                               crc32c(0, buf, cell.valid) != cell.crc))
+            return false;
+    }
+    return true;
+}
+
 /* Counts the chunks of the disk that are as expected; says in `why` which is not. */
-static size_t see_volume(struct volume *volume, const struct oracle_copies *copies)
+static size_t see_volume(struct world_host *host, struct volume *volume, const struct oracle_copies *copies)
 {
     size_t at = 0, good = 0;
     uint64_t id;
@@ -37,17 +53,20 @@ static size_t see_volume(struct volume *volume, const struct oracle_copies *copi
                      ((const struct chunk *)value)->flags, ((const struct chunk *)value)->length);
         else if (!same(value, copy))
             snprintf(why, sizeof why, "chunk %" PRIx64 " at disk %u is not as sealed", id, disk);
+        else if (!whole(host, volume, value))
+            snprintf(why, sizeof why, "chunk %" PRIx64 " at disk %u is damaged", id, disk);
         else
             good++;
     }
     return good;
 }
 
-static size_t see_store(struct store *store, const struct oracle_copies *copies)
+static size_t see_store(struct world_host *host, const struct oracle_copies *copies)
 {
     size_t good = 0;
+    struct store *store = host->service;
     for (unsigned i = 0; i < store->n_volumes; i++)
-        good += see_volume(store->volumes[i], copies);
+        good += see_volume(host, store->volumes[i], copies);
     return good;
 }
 
@@ -55,11 +74,11 @@ bool oracle_stores(struct world *world, const struct oracle_copies *copies, cons
 {
     size_t good = 0;
     why[0] = '\0';
-    for (unsigned i = 0; i < WORLD_STORES; i++) {
+    for (unsigned i = 0; i < world->n_stores; i++) {
         if (world->stores[i].service == NULL)
             snprintf(why, sizeof why, "store %u does not run", i + 1);
         else
-            good += see_store(world->stores[i].service, copies);
+            good += see_store(&world->stores[i], copies);
     }
     if (why[0] == '\0' && good != copies->n)
         snprintf(why, sizeof why, "%zu copies that are counted on are on no store", copies->n - good);

@@ -3,6 +3,7 @@
 #ifndef TARN_TESTS_SIM_RUN_H
 #define TARN_TESTS_SIM_RUN_H
 
+#include "rot.h"
 #include "world.h"
 
 #include "common/prng.h"
@@ -11,6 +12,8 @@
 #define OBJECT_MAX KIB(300)
 #define CODED_OBJECTS 2     /* larger ones, below a directory with a code */
 #define FILE_BYTES KIB(400) /* of the file each worker overwrites in place */
+#define FILE_BYTES_MAX KIB(2560) /* … where it is to become a parity group */
+#define PACKED_OBJECTS 8    /* small ones, below a directory that compresses */
 #define NAMES_MAX 6         /* entries a worker keeps in its directory */
 #define APPENDS_MAX 512     /* records a worker appends to the file all share */
 #define TOKENS_MAX 64
@@ -29,7 +32,8 @@ struct object_model {
  * before it reached a disk; DOUBTFUL may be anything that was ever tried. */
 enum byte_state { SYNCED, WRITTEN, DOUBTFUL };
 struct file_model {
-    uint8_t bytes[FILE_BYTES], state[FILE_BYTES];
+    uint8_t bytes[FILE_BYTES_MAX], state[FILE_BYTES_MAX];
+    size_t limit; /* of these count */
     uint64_t size;
     bool size_doubtful, made;
     size_t changed_from, changed_to; /* by the last change of the present handle: nothing else is unsynced */
@@ -75,7 +79,7 @@ struct worker {
     unsigned client, index;
     struct prng prng;
     struct object_model objects[OBJECTS];
-    struct object_model coded[CODED_OBJECTS];
+    struct object_model coded[CODED_OBJECTS], packed[PACKED_OBJECTS];
     struct file_model file;
     struct tree_model tree;
     struct append_model appends;
@@ -106,6 +110,10 @@ struct client {
 };
 struct run {
     struct world world;
+    bool codes; /* most of the work is on what is coded, packed and compressed, and bits flip */
+    struct rot rot;
+    uint64_t coded_dirs; /* … are there */
+    uint64_t read_degraded, read_compressed; /* bytes, as clients counted them */
     struct client clients[WORLD_CLIENTS];
     struct worker workers[WORLD_CLIENTS][WORLD_WORKERS];
     bool stop; /* workers end after their present operation */
@@ -139,6 +147,17 @@ void check_contests(struct client *client, struct worker *worker);
 /* ---- work_coded.c ---- */
 void work_coded(struct client *client, struct worker *worker);
 void work_coded_get(struct client *client, struct worker *worker, unsigned k, bool final);
+void work_packed(struct client *client, struct worker *worker);
+void work_packed_get(struct client *client, struct worker *worker, unsigned k, bool final);
+void work_policy(struct client *client, struct worker *worker);
+/* Directories with a code each, and one that packs and compresses. */
+int make_coded_dirs(struct client *client);
+
+/* ---- work_scrub.c ---- */
+/* An operator asks a store to read all it has. */
+void work_scrub(struct client *client, struct worker *worker);
+/* All stores; returns when they have. */
+void scrub_all(struct client *client, struct worker *worker);
 
 /* ---- work_file.c ---- */
 void work_write(struct client *client, struct worker *worker);

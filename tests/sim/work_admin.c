@@ -6,7 +6,7 @@
 static void drain(struct client *client, struct worker *worker)
 {
     Tarn__NodeDrain request = TARN__NODE_DRAIN__INIT;
-    request.node = 1 + (uint32_t)prng_below(&worker->prng, WORLD_STORES);
+    request.node = 1 + (uint32_t)prng_below(&worker->prng, worker->run->world.n_stores);
     request.undo = prng_below(&worker->prng, 3) != 0;
     (void)meta_call(client->meta, OP_NODE_DRAIN, &request.base, &request.ctx, &meta_root, NULL, NULL, NULL);
 }

@@ -11,10 +11,12 @@
 
 static int file_make(struct client *client, struct worker *worker, const char *name)
 {
-    Tarn__Where root = TARN__WHERE__INIT;
+    Tarn__Where dir = TARN__WHERE__INIT;
     Tarn__Create request = TARN__CREATE__INIT;
     Tarn__Entry *entry = NULL;
-    request.parent = &root;
+    if (worker->run->codes)
+        dir.path = "/coded";
+    request.parent = &dir;
     request.name = (char *)(uintptr_t)name;
     request.type = TARN__FILE_TYPE__FT_FILE;
     request.mode = 0644;
@@ -29,9 +31,10 @@ static int file_make(struct client *client, struct worker *worker, const char *n
 
 static struct file *file_of(struct client *client, struct worker *owner, uint32_t flags, bool make)
 {
-    char path[64];
-    snprintf(path, sizeof path, "/f%u-%u", owner->client, owner->index);
-    if (!owner->file.made && (!make || file_make(client, owner, path + 1) != 0))
+    char path[64], name[32];
+    snprintf(name, sizeof name, "f%u-%u", owner->client, owner->index);
+    snprintf(path, sizeof path, "%s/%s", owner->run->codes ? "/coded" : "", name);
+    if (!owner->file.made && (!make || file_make(client, owner, name) != 0))
         return NULL;
     Tarn__Where where = TARN__WHERE__INIT;
     where.path = path;
@@ -48,7 +51,7 @@ static void bytes_become(struct file_model *model, size_t from, size_t to, enum 
 
 void file_excuse(struct file_model *model)
 {
-    for (size_t i = 0; i < FILE_BYTES; i++)
+    for (size_t i = 0; i < model->limit; i++)
         if (model->state[i] == WRITTEN)
             model->state[i] = DOUBTFUL;
 }
@@ -56,8 +59,8 @@ void file_excuse(struct file_model *model)
 static int change_write(struct file *file, struct worker *worker)
 {
     struct file_model *model = &worker->file;
-    size_t at = (size_t)prng_below(&worker->prng, FILE_BYTES), n = (size_t)prng_below(&worker->prng, KIB(90)) + 1;
-    n = MIN(n, FILE_BYTES - at);
+    size_t at = (size_t)prng_below(&worker->prng, model->limit), n = (size_t)prng_below(&worker->prng, model->limit * 9 / 40) + 1;
+    n = MIN(n, model->limit - at);
     _cleanup_free_ uint8_t *buf = malloc(n + 8);
     CHECK(buf != NULL);
     content_fill(prng_u64(&worker->prng), buf, n);
@@ -82,16 +85,16 @@ static int change_write(struct file *file, struct worker *worker)
 static int change_truncate(struct file *file, struct worker *worker)
 {
     struct file_model *model = &worker->file;
-    size_t size = (size_t)prng_below(&worker->prng, FILE_BYTES);
-    bytes_become(model, size, FILE_BYTES, DOUBTFUL);
+    size_t size = (size_t)prng_below(&worker->prng, model->limit);
+    bytes_become(model, size, model->limit, DOUBTFUL);
     model->size_doubtful = true;
     int err = file_truncate(file, size);
     if (err != 0)
         return err;
-    memset(model->bytes + size, 0, FILE_BYTES - size);
-    bytes_become(model, size, FILE_BYTES, WRITTEN);
+    memset(model->bytes + size, 0, model->limit - size);
+    bytes_become(model, size, model->limit, WRITTEN);
     model->changed_from = size;
-    model->changed_to = FILE_BYTES;
+    model->changed_to = model->limit;
     model->size = size;
     model->size_doubtful = false;
     worker->acked++;
@@ -106,7 +109,7 @@ static int change_sync(struct file *file, struct worker *worker, bool same_handl
     int err = file_sync(file);
     if (err == 0 && same_handle)
         bytes_become(model, model->changed_from, model->changed_to, SYNCED);
-    for (size_t i = 0; err == 0 && i < FILE_BYTES; i++)
+    for (size_t i = 0; err == 0 && i < model->limit; i++)
         if (model->state[i] == WRITTEN)
             model->state[i] = SYNCED;
     return err;
@@ -149,7 +152,7 @@ static void compare(struct worker *worker, const struct worker *owner, const uin
     if (!model->size_doubtful && (uint64_t)n != model->size)
         broken(worker, "the file of client %u worker %u has %" PRId64 " bytes, acknowledged were %" PRIu64, owner->client, owner->index,
                n, model->size);
-    for (size_t i = 0; i < FILE_BYTES; i++)
+    for (size_t i = 0; i < model->limit; i++)
         if (model->state[i] != DOUBTFUL && buf[i] != model->bytes[i])
             broken(worker, "byte %zu of the file of client %u worker %u is %02x, acknowledged%s was %02x (size %" PRId64 ", ino %" PRIu64 ")",
                    i, owner->client, owner->index, buf[i], model->state[i] == SYNCED ? " and synced" : "", model->bytes[i], n, model->ino);
@@ -165,9 +168,9 @@ void work_check_file(struct client *client, struct worker *worker, struct worker
             broken(worker, "the file of client %u worker %u cannot be opened after all faults have ended", owner->client, owner->index);
         return;
     }
-    _cleanup_free_ uint8_t *buf = calloc(1, FILE_BYTES);
+    _cleanup_free_ uint8_t *buf = calloc(1, owner->file.limit);
     CHECK(buf != NULL);
-    int64_t n = file_read(file, buf, FILE_BYTES, 0);
+    int64_t n = file_read(file, buf, owner->file.limit, 0);
     file_close(file);
     if (n < 0 && final)
         broken(worker, "the file of client %u worker %u cannot be read after all faults have ended: %s", owner->client, owner->index,

@@ -26,8 +26,11 @@ static size_t object_size(uint64_t content)
 void content_fill(uint64_t content, uint8_t *buf, size_t n)
 {
     struct prng prng = prng_init(content ^ 0x5bd1e995);
+    bool pays = (content >> 1) % 4 == 0; /* is worth compressing: to a quarter */
     for (size_t i = 0; i < n; i += 8) {
         uint64_t v = prng_u64(&prng);
+        if (pays)
+            v = 0x6161616161616161 + (v & 0x0303030303030303);
         memcpy(buf + i, &v, MIN(n - i, sizeof v));
     }
 }

@@ -12,7 +12,6 @@
 #include <stdio.h>
 
 #define META_PORT 7000
-#define STORE_PORT 7100
 #define SNAPSHOT_ENTRIES 300 /* small, so that snapshots and their transfer happen in every run */
 #define INVENTORY_MS 60000
 #define RESTART_MS 500
@@ -87,7 +86,7 @@ static void store_program(void *arg)
     const struct config *config = &self->world->config;
     char listen[64], host[32], rack[32], boot[32];
     snprintf(host, sizeof host, "s%u", self->index);
-    snprintf(listen, sizeof listen, "tcp:%s:%u", host, STORE_PORT);
+    snprintf(listen, sizeof listen, "tcp:%s:%u", host, WORLD_STORE_PORT);
     snprintf(boot, sizeof boot, "boot-%u", self->boots);
     snprintf(rack, sizeof rack, "rack-%u", self->index % 2 + 1);
     struct store_options options = {.dir = "/disk",
@@ -161,16 +160,17 @@ static void hosts_create(struct world *world, enum world_kind kind, struct world
         host_start(&hosts[i]);
 }
 
-void world_create(struct world *world, uint64_t seed, bool stormy, const struct world_hooks *hooks)
+void world_create(struct world *world, uint64_t seed, bool stormy, unsigned n_stores, const struct world_hooks *hooks)
 {
-    *world = (struct world){.hooks = *hooks};
+    CHECK(n_stores >= 1 && n_stores <= WORLD_STORES_MAX);
+    *world = (struct world){.hooks = *hooks, .n_stores = n_stores};
     struct sim_options options = weather(stormy);
     world->sim = sim_create(seed, &options);
     world->config.auth.cluster_id = 7;
     memset(world->config.auth.key, 7, sizeof world->config.auth.key);
     world->config.n_meta = WORLD_META;
     hosts_create(world, WORLD_IS_META, world->metas, WORLD_META, 'm');
-    hosts_create(world, WORLD_IS_STORE, world->stores, WORLD_STORES, 's');
+    hosts_create(world, WORLD_IS_STORE, world->stores, world->n_stores, 's');
     hosts_create(world, WORLD_IS_CLIENT, world->clients, WORLD_CLIENTS, 'c');
 }
 
@@ -221,11 +221,11 @@ static bool power_or_not(struct world *world)
 
 static struct sim_host *any_host(struct world *world)
 {
-    uint64_t i = draw(world, WORLD_META + WORLD_STORES + WORLD_CLIENTS);
+    uint64_t i = draw(world, WORLD_META + world->n_stores + WORLD_CLIENTS);
     if (i < WORLD_META)
         return world->metas[i].host;
     i -= WORLD_META;
-    return i < WORLD_STORES ? world->stores[i].host : world->clients[i - WORLD_STORES].host;
+    return i < world->n_stores ? world->stores[i].host : world->clients[i - world->n_stores].host;
 }
 
 static struct sim_host *leader(struct world *world)
@@ -259,8 +259,8 @@ static void partition(struct world *world)
  * until it is started again: it is stopped soon after. */
 static void disk_fault(struct world *world)
 {
-    struct world_host *victim = &world->stores[draw(world, WORLD_STORES)];
-    if (victim->back_at_ns != 0 || down(world->stores, WORLD_STORES) >= 2)
+    struct world_host *victim = &world->stores[draw(world, world->n_stores)];
+    if (victim->back_at_ns != 0 || down(world->stores, world->n_stores) >= 2)
         return;
     world->disk_faults++;
     if (draw(world, 2) == 0)
@@ -277,7 +277,7 @@ static void disk_fault(struct world *world)
 
 static void all_lose_power(struct world *world)
 {
-    for (unsigned i = 0; i < WORLD_STORES; i++)
+    for (unsigned i = 0; i < world->n_stores; i++)
         crash(world, &world->stores[i], true);
 }
 
@@ -307,8 +307,8 @@ void world_fault(struct world *world)
     case 3: /* at most two stores: one copy of three is left, and the two come back with theirs */
     case 4:
     case 5:
-        if (down(world->stores, WORLD_STORES) < 2)
-            crash(world, &world->stores[draw(world, WORLD_STORES)], power_or_not(world));
+        if (down(world->stores, world->n_stores) < 2)
+            crash(world, &world->stores[draw(world, world->n_stores)], power_or_not(world));
         break;
     case 6:
     case 7:
@@ -343,7 +343,7 @@ void world_mend(struct world *world, bool all)
 {
     for (unsigned i = 0; i < WORLD_META; i++)
         mend(&world->metas[i], all);
-    for (unsigned i = 0; i < WORLD_STORES; i++)
+    for (unsigned i = 0; i < world->n_stores; i++)
         mend(&world->stores[i], all);
     for (unsigned i = 0; i < WORLD_CLIENTS; i++)
         mend(&world->clients[i], all);
@@ -400,9 +400,7 @@ bool world_replicas_equal(struct world *world, const char **ret_why)
     return true;
 }
 
-/* ---- what may be lost */
-
-static struct kv *newest_tables(struct world *world)
+struct kv *world_tables(struct world *world)
 {
     struct replica *newest = NULL;
     for (unsigned i = 0; i < WORLD_META; i++) {
@@ -415,10 +413,12 @@ static struct kv *newest_tables(struct world *world)
     return newest->kv;
 }
 
+/* ---- what may be lost */
+
 void world_excuse(struct world *world)
 {
-    bool tainted[WORLD_STORES], good[WORLD_STORES], any = false;
-    for (unsigned i = 0; i < WORLD_STORES; i++) {
+    bool tainted[WORLD_STORES_MAX] = {false}, good[WORLD_STORES_MAX] = {false}, any = false;
+    for (unsigned i = 0; i < world->n_stores; i++) {
         struct world_host *host = &world->stores[i];
         const struct store *store = host->service;
         if (store != NULL && host->back_at_ns == 0 && !store->volumes[0]->suspect)
@@ -427,7 +427,7 @@ void world_excuse(struct world *world)
         good[i] = host->back_at_ns == 0 && store != NULL && !host->tainted;
         any |= tainted[i];
     }
-    struct kv *kv = any ? newest_tables(world) : NULL;
+    struct kv *kv = any ? world_tables(world) : NULL;
     if (kv != NULL)
         oracle_excuse(kv, tainted, good, world->hooks.excuse, world->hooks.arg);
     else if (any)

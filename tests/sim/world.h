@@ -11,10 +11,13 @@
 #include "common/io_sim.h"
 
 #define WORLD_META 3
-#define WORLD_STORES 5
+#define WORLD_STORE_PORT 7100
+#define WORLD_STORES 5     /* of a cluster with copies */
+#define WORLD_STORES_MAX 8 /* of one that codes 4+2: two places more than a group has shards */
 #define WORLD_CLIENTS 2
 #define WORLD_WORKERS 3 /* fibers a client works with */
 
+struct kv;
 struct world;
 enum world_kind { WORLD_IS_META, WORLD_IS_STORE, WORLD_IS_CLIENT };
 struct world_host {
@@ -39,13 +42,14 @@ struct world {
     struct sim *sim;
     struct config config;
     struct world_hooks hooks;
-    struct world_host metas[WORLD_META], stores[WORLD_STORES], clients[WORLD_CLIENTS];
+    unsigned n_stores;
+    struct world_host metas[WORLD_META], stores[WORLD_STORES_MAX], clients[WORLD_CLIENTS];
     bool quiet; /* the workers rest between operations: more losses of power, which then find more that is not synced */
     unsigned crashes, power_losses, partitions, disk_faults, wipes;
 };
 
 /* All hosts up and their programs starting. stormy: the network loses and resets. */
-void world_create(struct world *world, uint64_t seed, bool stormy, const struct world_hooks *hooks);
+void world_create(struct world *world, uint64_t seed, bool stormy, unsigned n_stores, const struct world_hooks *hooks);
 void world_destroy(struct world *world);
 /* kill -9 of one host; world_mend() brings it back. */
 void world_kill(struct world *world, struct world_host *victim);
@@ -59,6 +63,8 @@ void world_mend(struct world *world, bool all);
 void world_calm(struct world *world); /* everything back, and the network loses nothing any more */
 /* True when all replicas have applied the same and their tables are equal byte for byte; *ret_why says
  * what differs. Only with all hosts up. */
+/* Tables that no other running replica has newer ones than; NULL when a replica is down, it may have. */
+struct kv *world_tables(struct world *world);
 bool world_replicas_equal(struct world *world, const char **ret_why);
 
 #endif
