@@ -349,11 +349,11 @@ static void locate_json(const char *path, const struct stat *st, const struct ta
         return;
     }
     for (unsigned i = 0; i < location->n_nodes; i++)
-        out_json("{s:s,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b}", "path", path, "size", (long long)st->st_size, "offset",
+        out_json("{s:s,s:I,s:I,s:I,s:I,s:I,s:i,s:s,s:s,s:b,s:s,s:b}", "path", path, "size", (long long)st->st_size, "offset",
                  (long long)location->offset, "length", (long long)location->length, "chunk",
                  (long long)location->chunk, "generation", (long long)location->generation, "node",
                  (int)location->nodes[i].node, "host", location->nodes[i].host, "rack", location->nodes[i].rack, "up",
-                 location->nodes[i].up);
+                 location->nodes[i].up, "form", location->form, "coded", location->coded);
 }
 
 static void locate_table(const char *path, const struct stat *st, const struct tarn_location *location)
@@ -362,9 +362,10 @@ static void locate_table(const char *path, const struct stat *st, const struct t
         printf("%s  %lld bytes inside the metadata, no chunk\n", path, (long long)st->st_size);
         return;
     }
-    printf("%s  [%llu, +%llu)  chunk %llu.%llu ", path, (unsigned long long)location->offset,
-           (unsigned long long)location->length, (unsigned long long)location->chunk,
-           (unsigned long long)location->generation);
+    printf("%s  [%llu, +%llu)  %s%s chunk %llu.%llu ", path, (unsigned long long)location->offset,
+           (unsigned long long)location->length, location->form,
+           location->coded && strcmp(location->form, "coded") != 0 ? " coded" : "",
+           (unsigned long long)location->chunk, (unsigned long long)location->generation);
     for (unsigned i = 0; i < location->n_nodes; i++)
         printf(" %s/%s%s", location->nodes[i].rack, location->nodes[i].host, location->nodes[i].up ? "" : "(down)");
     putchar('\n');

@@ -1,6 +1,8 @@
 /* Where the bytes of files are, for the public library. */
 #include "tarn_stream.h"
 
+#include "form.h"
+
 #include "common/err.h"
 
 #include <stdio.h>
@@ -33,6 +35,8 @@ static void location_fill(const Tarn__Extent *extent, struct tarn_location *ret)
         .length = extent->length,
         .chunk = extent->chunk,
         .generation = extent->generation,
+        .form = extent_form(extent),
+        .coded = extent->group != 0,
     };
     size_t max = ARRAY_SIZE(ret->nodes);
     for (size_t i = 0; i < extent->n_replicas && ret->n_nodes < max; i++) {

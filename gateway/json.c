@@ -1,5 +1,6 @@
 #include "json.h"
 #include "text.h"
+#include "client/form.h"
 #include "common/err.h"
 
 #include <jansson.h>
@@ -161,10 +162,9 @@ static json_t *chunk_value(const Tarn__Extent *extent)
         json_array_append_new(racks, text_value(replica->rack));
         json_array_append_new(nodes, json_integer(replica->node));
     }
-    return json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:s,s:n,s:s}", "off", (json_int_t)extent->offset, "len",
+    return json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:s,s:n,s:s,s:b}", "off", (json_int_t)extent->offset, "len",
                      (json_int_t)extent->length, "chunk", (json_int_t)extent->chunk, "hosts", hosts, "racks", racks, "nodes",
-                     nodes, "tier", "disk", "cached", "form",
-                     extent->state == TARN__CHUNK_STATE__CHUNK_SEALED ? "replicated" : "open");
+                     nodes, "tier", "disk", "cached", "form", extent_form(extent), "coded", extent->group != 0);
 }
 
 int json_write_file(struct writer *out, const Tarn__LocatedFile *file, uint64_t epoch)

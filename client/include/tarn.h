@@ -85,6 +85,10 @@ struct tarn_location {
         char host[64], rack[64];
         bool up;
     } nodes[16];
+    /* How the bytes lie in the chunk at these nodes: "open", "replicated", "coded", "packed" or "compressed"
+     * (docs/protocols/api.md). Static. */
+    const char *form;
+    bool coded; /* the chunk is one of a parity group, of whatever form the bytes are */
 };
 typedef int (*tarn_location_fn)(void *arg, const char *path, const struct stat *st, const struct tarn_location *location);
 /* Files that are inline have no location (location NULL, called once). */

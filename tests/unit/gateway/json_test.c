@@ -68,7 +68,7 @@ static void a_file_is_one_line_with_its_readable_replicas(void **state)
     assert_int_equal(json_write_file(&out, &file, 5), 0);
     assert_string_equal(text_end(&out),
                         "{\"path\":\"/a\xef\xbf\xbd\",\"epoch\":5,\"size\":7,\"version\":2,\"inline\":false,\"chunks\":[{\"off\":0,\"len\":7,"
-                        "\"chunk\":9,\"hosts\":[\"n3\"],\"racks\":[\"r1\"],\"nodes\":[3],\"tier\":\"disk\",\"cached\":null,\"form\":\"replicated\"}]}\n"
+                        "\"chunk\":9,\"hosts\":[\"n3\"],\"racks\":[\"r1\"],\"nodes\":[3],\"tier\":\"disk\",\"cached\":null,\"form\":\"replicated\",\"coded\":false}]}\n"
                         "{\"path\":\"/a\xef\xbf\xbd\",\"error\":\"NOENT\",\"message\":\"no such file or directory\"}\n");
 }
 
