@@ -89,13 +89,37 @@ int group_candidate(struct tables *t, const struct chunk *before, const struct c
     return err == 0 && policy.code_k != 0 && !pack_compresses(chunk, &policy) ? candidate_add(t, chunk) : err;
 }
 
+/* The parity is of what lies on the disks: with a member that is to be compressed and was not tried yet the group goes first. */
+static int to_be_compressed(struct tables *t, const struct group *g, const struct policy *policy, bool *ret)
+{
+    const struct group_shard *shards = g->state == GROUP_MAKING ? g->next : g->shards;
+    int err = 0;
+    *ret = false;
+    for (unsigned i = 0; i < g->k && policy->compress != 0 && !*ret && err == 0; i++) {
+        struct chunk chunk;
+        if (shards[i].chunk == 0)
+            continue;
+        err = chunk_get(t, shards[i].chunk, &chunk);
+        *ret = err == 0 && pack_compresses(&chunk, policy); /* never of a ghost or a container */
+    }
+    return err;
+}
+
+static bool same_code(const struct group *g, const struct policy *policy)
+{
+    return policy->code_k == g->k && policy->code_m == g->m;
+}
+
 static int follow_coded(struct tables *t, struct chunk *chunk, const struct policy *policy)
 {
     struct group g;
+    bool compress;
     int err = group_get(t, chunk->group, &g);
+    if (err == 0)
+        err = to_be_compressed(t, &g, policy, &compress);
     if (err != 0)
         return err;
-    bool same = policy->code_k == g.k && policy->code_m == g.m;
+    bool same = same_code(&g, policy) && !compress;
     chunk->wish = same ? 1 : policy->copies;
     if (g.leaving == !same && g.domain == policy->domain)
         return 0;
@@ -110,8 +134,11 @@ int group_follow(struct tables *t, struct chunk *chunk, const struct policy *pol
     if (chunk->coded)
         return follow_coded(t, chunk, policy);
     struct group g;
+    bool compress = false;
     int err = chunk->group == 0 ? -E_NOENT : group_get(t, chunk->group, &g);
-    if (err == 0 && g.state == GROUP_MAKING && (policy->code_k != g.k || policy->code_m != g.m)) {
+    if (err == 0 && g.state == GROUP_MAKING)
+        err = to_be_compressed(t, &g, policy, &compress);
+    if (err == 0 && g.state == GROUP_MAKING && (!same_code(&g, policy) || compress)) {
         err = group_abort(t, &g);
         chunk->group = chunk->shard = 0;
     }
@@ -289,6 +316,16 @@ static int member_free(struct tables *t, uint64_t id, struct chunk *ret)
     return err;
 }
 
+/* … but a chunk like others, which may be packed or compressed now. */
+static int member_released(struct tables *t, uint64_t id)
+{
+    struct chunk chunk;
+    int err = member_free(t, id, &chunk);
+    if (err == 0)
+        err = chunk_save(t, &chunk);
+    return err == 0 ? pack_consider(t, &chunk) : err;
+}
+
 static int shard_delete(struct tables *t, uint64_t id)
 {
     struct chunk chunk;
@@ -326,10 +363,7 @@ int group_abort(struct tables *t, struct group *g)
     if (err == 0)
         err = group_del(t, g);
     for (unsigned i = 0; i < was.k && err == 0; i++) {
-        struct chunk chunk;
-        err = was.next[i].chunk == 0 ? -E_NOENT : member_free(t, was.next[i].chunk, &chunk);
-        if (err == 0)
-            err = chunk_save(t, &chunk);
+        err = was.next[i].chunk == 0 ? -E_NOENT : member_released(t, was.next[i].chunk);
         err = err == -E_NOENT ? 0 : err;
     }
     return err;
@@ -414,12 +448,8 @@ int group_dissolve(struct tables *t, struct group *g)
     if (err == 0)
         err = delete_others(t, g, g->shards, none);
     for (unsigned i = 0; i < g->k && err == 0; i++) {
-        struct chunk chunk;
-        if (g->shards[i].chunk == 0 || (g->ghosts & 1u << i))
-            continue;
-        err = member_free(t, g->shards[i].chunk, &chunk);
-        if (err == 0)
-            err = chunk_save(t, &chunk);
+        if (g->shards[i].chunk != 0 && !(g->ghosts & 1u << i))
+            err = member_released(t, g->shards[i].chunk);
     }
     return err == 0 ? group_del(t, g) : err;
 }

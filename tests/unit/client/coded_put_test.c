@@ -201,6 +201,26 @@ static void copies_that_the_writer_says_are_copies(struct user *user)
     expect_equal(kept(user, "object").coded, 0);
 }
 
+/* The parity would be of bytes that do not stay as they are. */
+static void what_is_to_be_compressed_is_kept_in_copies_first(struct user *user)
+{
+    Tarn__Where where = TARN__WHERE__INIT;
+    Tarn__Policy policy = TARN__POLICY__INIT;
+    Tarn__PolicySet request = TARN__POLICY_SET__INIT;
+    request.where = &where;
+    request.policy = &policy;
+    request.mask = 32;
+    policy.compress = 4;
+    expect_equal(meta_call(user->meta, OP_POLICY_SET, &request.base, &request.ctx, &meta_root, NULL, NULL, NULL), 0);
+    expect_equal(put_bytes(user, "object", MIB(9), MIB(9)), 0);
+    expect_equal(kept(user, "object").coded, 0);
+    expect_content(user, "object", MIB(9));
+    policy.compress = 1; /* off */
+    expect_equal(meta_call(user->meta, OP_POLICY_SET, &request.base, &request.ctx, &meta_root, NULL, NULL, NULL), 0);
+    expect_equal(put_bytes(user, "other", MIB(8), MIB(8)), 0);
+    expect_equal(kept(user, "other").coded, 8);
+}
+
 static void what_is_given_up_leaves_nothing(struct user *user)
 {
     struct put *put = begin(user, "object", BYTES_MAX);
@@ -312,6 +332,7 @@ static const struct test_case cases[] = {
     CASE(a_size_that_is_not_kept_to_does_no_harm),
     {"without_memory_it_is_kept_in_copies", without_memory_it_is_kept_in_copies, 1},
     CASE(copies_that_the_writer_says_are_copies),
+    CASE(what_is_to_be_compressed_is_kept_in_copies_first),
     CASE(what_is_given_up_leaves_nothing),
     CASE(one_member_that_goes_is_borne),
     CASE(as_many_as_there_are_spares_are_not),

@@ -64,7 +64,12 @@ static void change_policy(struct life *l)
     static const uint32_t levels[] = {1, 2, 4, 10};
     Tarn__Policy to = TARN__POLICY__INIT;
     const char *dir = dirs[prng_below(&l->prng, DIRS)];
-    if (prng_below(&l->prng, 2) == 0) {
+    uint64_t what = prng_below(&l->prng, 3);
+    if (what == 0) {
+        to.code_k = 2;
+        to.code_m = 1 + (uint32_t)prng_below(&l->prng, 2);
+        pack_set_policy(&l->p, dir, 16, to);
+    } else if (what == 1) {
         to.copies = 2 + (uint32_t)prng_below(&l->prng, 2);
         pack_set_policy(&l->p, dir, 1, to);
     } else {
@@ -106,7 +111,7 @@ static void step(struct life *l)
     pack_run(&l->p, 1 + (unsigned)prng_below(&l->prng, 4));
 }
 
-static void all_are_there(struct life *l, unsigned *ret_packed)
+static void all_are_there(struct life *l, unsigned *ret_packed, unsigned *ret_coded)
 {
     char path[32];
     for (unsigned d = 0; d < DIRS; d++)
@@ -116,17 +121,19 @@ static void all_are_there(struct life *l, unsigned *ret_packed)
             snprintf(path, sizeof path, "%s/%s", dirs[d], name_of(i));
             const Tarn__Extent *extent = pack_extent(&l->p, path);
             assert_int_equal(extent->length, l->length[d][i]);
-            assert_true(extent->n_replicas >= 2);
+            assert_true(extent->n_replicas >= (extent->group != 0 ? 1 : 2));
             if (extent->stored != 0)
                 assert_int_equal(extent->content, l->length[d][i]);
             *ret_packed += extent->stored != 0;
+            *ret_coded += extent->stored != 0 && extent->group != 0;
         }
 }
 
-static void live(uint64_t seed)
+/* Pieces that are in coded containers at the end. */
+static unsigned live(uint64_t seed)
 {
     static struct life l;
-    unsigned packed = 0;
+    unsigned packed = 0, coded = 0;
     l = (struct life){.prng = prng_init(seed)};
     pack_begin(&l.p, 6);
     l.p.w.incompressible = seed % 3 == 0;
@@ -138,7 +145,7 @@ static void live(uint64_t seed)
         if (l.p.down[node])
             turn(&l);
     pack_run(&l.p, 1300);
-    all_are_there(&l, &packed);
+    all_are_there(&l, &packed, &coded);
     assert_true(packed > 0);
     const Tarn__StatusReply *status = world_status(&l.p.w);
     assert_int_equal(status->below_target, 0);
@@ -151,13 +158,17 @@ static void live(uint64_t seed)
     assert_int_equal(pack_rows(&l.p, TABLE_CHUNK), 0);
     assert_int_equal(pack_rows(&l.p, TABLE_PIECE), 0);
     assert_int_equal(pack_rows(&l.p, TABLE_PACK), 0);
+    assert_int_equal(pack_rows(&l.p, TABLE_GROUP), 0);
     pack_end(&l.p);
+    return coded;
 }
 
 static void nothing_is_lost_and_nothing_is_left(void **state)
 {
+    unsigned coded = 0;
     for (uint64_t seed = 1; seed <= 3; seed++)
-        live(seed);
+        coded += live(seed);
+    assert_true(coded > 0);
 }
 
 int main(void)

@@ -373,6 +373,154 @@ static void what_does_not_get_smaller_is_tried_once(void **state)
     pack_end(&p);
 }
 
+/* ------------------------------------------------------------------ compression and code */
+#define CHUNK MIB(64)
+
+static void pack_code(struct pack_world *p, const char *dir, uint32_t k, uint32_t m)
+{
+    Tarn__Policy to = TARN__POLICY__INIT;
+    to.code_k = k;
+    to.code_m = m;
+    pack_set_policy(p, dir, 16, to);
+}
+
+/* Each of the file's chunks is coded, and in `form`; compressed ones are alone in their containers. */
+static void assert_coded_as(struct pack_world *p, const char *path, size_t n, uint32_t form)
+{
+    const Tarn__FileMapReply *map = pack_map(p, path);
+    assert_int_equal(map->n_extents, n);
+    for (size_t i = 0; i < n; i++) {
+        const Tarn__Extent *e = map->extents[i];
+        assert_int_equal(e->form, form);
+        assert_int_equal(e->n_replicas, 1);
+        assert_int_not_equal(e->group, 0);
+        if (form == TARN__CHUNK_FORM__FORM_ZSTD)
+            assert_int_equal(e->stored, CHUNK / 2);
+    }
+}
+
+static void all_is_safe(struct pack_world *p)
+{
+    const Tarn__StatusReply *status = world_status(&p->w);
+    assert_int_equal(status->below_target, 0);
+    assert_int_equal(status->lost, 0);
+    assert_int_equal(status->pending_tasks, 0);
+    assert_int_equal(status->coding, 0);
+}
+
+static void what_is_compressed_is_coded_afterwards(void **state)
+{
+    struct pack_world p;
+    pack_begin(&p, 6);
+    pack_code(&p, "/d", 2, 1);
+    pack_set_policy(&p, "/d", 32, compress(4));
+    pack_put_chunks(&p, "/d", "big", CHUNK, 4);
+    pack_run(&p, 10);
+    assert_int_equal(pack_rows(&p, TABLE_GROUP), 0); /* not before */
+    pack_run(&p, 200);
+    assert_coded_as(&p, "/d/big", 4, TARN__CHUNK_FORM__FORM_ZSTD);
+    assert_int_equal(pack_rows(&p, TABLE_GROUP), 2);
+    all_is_safe(&p);
+    assert_int_equal(world_unlink(&p.w, "/d", "big", false), 0);
+    nothing_is_left(&p);
+    assert_int_equal(pack_rows(&p, TABLE_GROUP), 0);
+    pack_end(&p);
+}
+
+static void a_coded_file_is_compressed_when_its_policy_says_so_and_back(void **state)
+{
+    struct pack_world p;
+    pack_begin(&p, 6);
+    pack_code(&p, "/d", 2, 1);
+    pack_put_chunks(&p, "/d", "big", CHUNK, 4);
+    pack_run(&p, 60);
+    assert_coded_as(&p, "/d/big", 4, TARN__CHUNK_FORM__FORM_RAW);
+    pack_set_policy(&p, "/d", 32, compress(4));
+    pack_run(&p, 300);
+    assert_coded_as(&p, "/d/big", 4, TARN__CHUNK_FORM__FORM_ZSTD);
+    all_is_safe(&p);
+    pack_set_policy(&p, "/d", 32, compress(1));
+    pack_run(&p, 300);
+    assert_coded_as(&p, "/d/big", 4, TARN__CHUNK_FORM__FORM_RAW);
+    all_is_safe(&p);
+    pack_end(&p);
+}
+
+static void a_coded_file_that_does_not_get_smaller_is_coded_again_and_left_alone(void **state)
+{
+    struct pack_world p;
+    pack_begin(&p, 6);
+    p.w.incompressible = true;
+    pack_code(&p, "/d", 2, 1);
+    pack_put_chunks(&p, "/d", "big", CHUNK, 4);
+    pack_run(&p, 60);
+    pack_set_policy(&p, "/d", 32, compress(4));
+    pack_run(&p, 300);
+    assert_coded_as(&p, "/d/big", 4, TARN__CHUNK_FORM__FORM_RAW);
+    const uint64_t group = pack_map(&p, "/d/big")->extents[0]->group;
+    assert_true(group > 2); /* a new one */
+    pack_set_policy(&p, "/d", 32, compress(4));
+    pack_run(&p, 300);
+    assert_int_equal(pack_map(&p, "/d/big")->extents[0]->group, group);
+    assert_int_equal(pack_rows(&p, TABLE_PACK), 0);
+    all_is_safe(&p);
+    pack_end(&p);
+}
+
+/* The policy changes while the group is being made: before the stores have answered. */
+static void a_group_in_the_making_gives_way_to_compression(void **state)
+{
+    struct pack_world p;
+    pack_begin(&p, 6);
+    pack_put_chunks(&p, "/d", "big", CHUNK, 2);
+    pack_run(&p, 10);
+    pack_code(&p, "/d", 2, 1);
+    for (unsigned i = 0; i < 20 && pack_rows(&p, TABLE_GROUP) == 0; i++) {
+        for (unsigned k = 0; k < 100 && world_work(&p.w); k++)
+            ;
+        p.w.now += SECOND;
+    }
+    assert_int_equal(pack_rows(&p, TABLE_GROUP), 1);
+    assert_int_equal(pack_map(&p, "/d/big")->extents[0]->group, 0);
+    pack_set_policy(&p, "/d", 32, compress(4));
+    pack_run(&p, 300);
+    assert_coded_as(&p, "/d/big", 2, TARN__CHUNK_FORM__FORM_ZSTD);
+    all_is_safe(&p);
+    pack_end(&p);
+}
+
+static void a_coded_container_that_is_half_dead_leaves_its_group(void **state)
+{
+    struct pack_world p;
+    pack_begin(&p, 6);
+    pack_code(&p, "/d", 2, 1);
+    put_many(&p, 64, 60000);
+    pack_run(&p, 60);
+    for (unsigned i = 64; i < 128; i++)
+        pack_put(&p, "/d", name_of(i), 60000);
+    pack_run(&p, 60);
+    uint64_t before[128], body = pack_extent(&p, "/d/o0")->chunk, group = pack_extent(&p, "/d/o0")->group;
+    assert_int_not_equal(group, 0);
+    unsigned killed = 0, left = 0;
+    for (unsigned i = 0; i < 128; i++)
+        before[i] = pack_extent(&p, path_of(i))->chunk;
+    for (unsigned i = 0; i < 128; i++) { /* three of four of one container */
+        if (before[i] == body && i % 4 != 0) {
+            assert_int_equal(world_unlink(&p.w, "/d", name_of(i), false), 0);
+            killed++;
+        }
+        left += before[i] == body && i % 4 == 0;
+    }
+    assert_true(killed > 2 * left && left > 1);
+    pack_run(&p, 300);
+    assert_false(pack_has_chunk(&p, body));
+    for (unsigned i = 0; i < 128; i += 4)
+        assert_int_equal(pack_extent(&p, path_of(i))->length, 60000);
+    all_is_safe(&p);
+    assert_int_equal(world_status(&p.w)->ghosts, 0); /* the group was made anew without it, or is gone */
+    pack_end(&p);
+}
+
 static void another_number_of_copies_moves_the_pieces_only(void **state)
 {
     struct pack_world p;
@@ -468,6 +616,11 @@ int main(void)
         cmocka_unit_test(a_snapshot_keeps_the_piece),
         cmocka_unit_test(a_large_chunk_is_compressed_where_its_policy_says_so_and_back),
         cmocka_unit_test(what_does_not_get_smaller_is_tried_once),
+        cmocka_unit_test(what_is_compressed_is_coded_afterwards),
+        cmocka_unit_test(a_coded_file_is_compressed_when_its_policy_says_so_and_back),
+        cmocka_unit_test(a_coded_file_that_does_not_get_smaller_is_coded_again_and_left_alone),
+        cmocka_unit_test(a_group_in_the_making_gives_way_to_compression),
+        cmocka_unit_test(a_coded_container_that_is_half_dead_leaves_its_group),
         cmocka_unit_test(another_number_of_copies_moves_the_pieces_only),
         cmocka_unit_test(pieces_are_packed_where_most_of_them_are),
         cmocka_unit_test(a_full_disk_gets_no_container),

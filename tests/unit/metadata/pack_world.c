@@ -22,18 +22,25 @@ void pack_end(struct pack_world *p)
     world_fini(&p->w);
 }
 
-void pack_put(struct pack_world *p, const char *dir, const char *name, uint64_t length)
+void pack_put_chunks(struct pack_world *p, const char *dir, const char *name, uint64_t length, unsigned n)
 {
     Tarn__Where at = TARN__WHERE__INIT;
     at.path = (char *)dir;
-    Tarn__UploadChunk m = TARN__UPLOAD_CHUNK__INIT;
-    m.near = &at;
-    assert_int_equal(world_apply(&p->w, OP_UPLOAD_CHUNK, &m.base, &m.ctx), 0);
-    const Tarn__UploadChunkReply *reply = world_reply(&p->w, &tarn__upload_chunk_reply__descriptor);
     Tarn__UploadPart part = TARN__UPLOAD_PART__INIT, *parts[] = {&part};
-    part.upload = reply->upload;
-    part.lengths = &length;
-    part.n_lengths = 1;
+    uint64_t lengths[16];
+    assert_true(n <= ARRAY_SIZE(lengths));
+    for (unsigned i = 0; i < n; i++) {
+        Tarn__UploadChunk m = TARN__UPLOAD_CHUNK__INIT;
+        m.near = &at;
+        m.upload = part.upload;
+        m.index = i;
+        assert_int_equal(world_apply(&p->w, OP_UPLOAD_CHUNK, &m.base, &m.ctx), 0);
+        const Tarn__UploadChunkReply *reply = world_reply(&p->w, &tarn__upload_chunk_reply__descriptor);
+        part.upload = reply->upload;
+        lengths[i] = length;
+    }
+    part.lengths = lengths;
+    part.n_lengths = n;
     Tarn__NewObject object = TARN__NEW_OBJECT__INIT;
     object.parent = &at;
     object.path = (char *)name;
@@ -42,6 +49,11 @@ void pack_put(struct pack_world *p, const char *dir, const char *name, uint64_t 
     Tarn__ObjectCommit commit = TARN__OBJECT_COMMIT__INIT;
     commit.object = &object;
     assert_int_equal(world_apply(&p->w, OP_OBJECT_COMMIT, &commit.base, &commit.ctx), 0);
+}
+
+void pack_put(struct pack_world *p, const char *dir, const char *name, uint64_t length)
+{
+    pack_put_chunks(p, dir, name, length, 1);
 }
 
 void pack_run(struct pack_world *p, unsigned seconds)
@@ -70,16 +82,21 @@ void pack_set_policy(struct pack_world *p, const char *dir, uint32_t mask, Tarn_
     assert_int_equal(world_apply(&p->w, OP_POLICY_SET, &m.base, &m.ctx), 0);
 }
 
-Tarn__Extent *pack_extent(struct pack_world *p, const char *path)
+const Tarn__FileMapReply *pack_map(struct pack_world *p, const char *path)
 {
     Tarn__Where at = TARN__WHERE__INIT;
     at.path = (char *)path;
     Tarn__FileMap m = TARN__FILE_MAP__INIT;
     m.where = &at;
     assert_int_equal(world_query(&p->w, OP_FILE_MAP, &m.base, &m.ctx), 0);
-    const Tarn__FileMapReply *reply = world_reply(&p->w, &tarn__file_map_reply__descriptor);
-    assert_int_equal(reply->n_extents, 1);
-    return reply->extents[0];
+    return world_reply(&p->w, &tarn__file_map_reply__descriptor);
+}
+
+Tarn__Extent *pack_extent(struct pack_world *p, const char *path)
+{
+    const Tarn__FileMapReply *map = pack_map(p, path);
+    assert_int_equal(map->n_extents, 1);
+    return map->extents[0];
 }
 
 static int count_row(void *arg, struct kv_val key, struct kv_val value)

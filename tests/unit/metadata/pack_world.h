@@ -16,10 +16,13 @@ struct pack_world {
 void pack_begin(struct pack_world *p, unsigned nodes); /* with the directory /d */
 void pack_end(struct pack_world *p);
 void pack_put(struct pack_world *p, const char *dir, const char *name, uint64_t length); /* of one chunk, or replaces */
+void pack_put_chunks(struct pack_world *p, const char *dir, const char *name, uint64_t length, unsigned n); /* n, each so long */
 /* Stores that are up do what they are told; the work goes on until `seconds` have passed. The checker looks now and then. */
 void pack_run(struct pack_world *p, unsigned seconds);
 void pack_set_policy(struct pack_world *p, const char *dir, uint32_t mask, Tarn__Policy to);
-/* The only extent of the file; valid until the next query. */
+/* The extents of a file; valid until the next query. */
+const Tarn__FileMapReply *pack_map(struct pack_world *p, const char *path);
+/* The only one of the file; valid until the next query. */
 Tarn__Extent *pack_extent(struct pack_world *p, const char *path);
 struct chunk pack_chunk(struct pack_world *p, uint64_t id);
 bool pack_has_chunk(struct pack_world *p, uint64_t id);
