@@ -130,13 +130,13 @@ static int64_t counters_run(struct loop_call *call)
     return 0;
 }
 
-int tarn_counters(struct tarn *tarn, struct tarn_counters *ret)
+int tarn_counters(struct tarn *tarn, struct tarn_counters *ret, size_t size)
 {
     struct counters_call c = {0};
     int r = (int)loop_call(tarn, &c.call, counters_run);
     if (r < 0)
         return public_error(r, NULL, "read the counters");
-    *ret = (struct tarn_counters){
+    struct tarn_counters all = {
         .direct = c.stores.read_fd + tarn_files_direct_bytes(tarn),
         .local = c.stores.read_local,
         .rack = c.stores.read_rack,
@@ -147,6 +147,8 @@ int tarn_counters(struct tarn *tarn, struct tarn_counters *ret)
         .hedged = c.stores.read_hedged,
         .hedges_won = c.stores.hedges_won,
     };
+    memset(ret, 0, size);
+    memcpy(ret, &all, MIN(size, sizeof all));
     return 0;
 }
 

@@ -64,7 +64,8 @@ struct tarn_counters {
     /* Requests for bytes for which a second place was asked because the first was late, and those that it answered first. */
     uint64_t hedged, hedges_won;
 };
-int tarn_counters(struct tarn *tarn, struct tarn_counters *ret);
+/* `size`: sizeof *ret as the program was compiled. Later versions append fields; what it does not know is not written. */
+int tarn_counters(struct tarn *tarn, struct tarn_counters *ret, size_t size);
 
 /* An object appears whole at tarn_put_commit, durable on every copy, or not at all; it takes the place of a file there.
  * Missing directories on the way are made. -EISDIR: a directory stands there; -ENOTDIR: a file is on the way. */

@@ -16,7 +16,7 @@ RDONLY = os.O_RDONLY
 
 
 class Counters(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ('direct', 'local', 'rack', 'remote', 'written')]
+    _fields_ = [(name, ctypes.c_uint64) for name in ('direct', 'local', 'rack', 'remote', 'written', 'computed')]
 
     def read(self):
         return self.direct + self.local + self.rack + self.remote
@@ -32,7 +32,7 @@ class Tarn:
         self.lib.tarn_pread.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long]
         for name in ('tarn_close', 'tarn_file_close'):
             getattr(self.lib, name).argtypes = [ctypes.c_void_p]
-        self.lib.tarn_counters.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        self.lib.tarn_counters.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
         self.tarn = ctypes.c_void_p()
         self.check(self.lib.tarn_open(str(config).encode(), ctypes.byref(self.tarn)))
 
@@ -52,7 +52,7 @@ class Tarn:
 
     def counters(self):
         c = Counters()
-        self.check(self.lib.tarn_counters(self.tarn, ctypes.byref(c)))
+        self.check(self.lib.tarn_counters(self.tarn, ctypes.byref(c), ctypes.sizeof(c)))
         return c
 
     def close_file(self, file):
