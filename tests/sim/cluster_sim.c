@@ -279,7 +279,8 @@ static bool at_rest(struct run *run, struct oracle_copies *copies, const char **
     if (!world_replicas_equal(&run->world, ret_why))
         return false;
     struct kv *kv = server_replica(run->world.metas[0].service)->kv;
-    return oracle_tables(kv, copies, ret_why) && oracle_stores(&run->world, copies, ret_why) && oracle_levels(kv, copies, ret_why);
+    return oracle_tables(kv, copies, ret_why) && oracle_stores(&run->world, copies, ret_why) && oracle_levels(kv, copies, ret_why) &&
+           oracle_parity(&run->world, kv, copies, ret_why);
 }
 
 /* Waits until replicas, tables and stores agree and nothing is under way. empty: and no chunk is left. */
@@ -325,6 +326,8 @@ static void faults(struct run *run, uint64_t seconds)
         world_fault(&run->world);
         world_mend(&run->world, false);
         world_excuse(&run->world);
+        if (run->codes && sim_random_u64(run->world.sim) % 2 == 0)
+            world_store_fault(&run->world);
         if (run->codes)
             rot_flip(&run->world, &run->rot);
     }
@@ -377,9 +380,9 @@ static void tell(struct run *run, uint64_t seed, const struct oracle_census *cen
            oracle_groups(server_replica(world->metas[0].service)->kv));
     if (run->codes)
         printf(" (%" PRIu64 " at rest), %" PRIu64 " containers, %" PRIu64 " compressed, %u bits flipped, %u repaired, %" PRIu64
-               " KiB computed, %" PRIu64 " decompressed",
+               " KiB computed, %" PRIu64 " decompressed, %u crashes at a write, %u long absences",
                census->coded, census->containers, census->compressed, run->rot.flips_made, run->rot.repaired,
-               run->read_degraded / 1024, run->read_compressed / 1024);
+               run->read_degraded / 1024, run->read_compressed / 1024, world->write_crashes, world->absences);
     printf(", %u crashes (%u of power), %u partitions, %u disks, %u wipes, %" PRIu64 " s, trace %016" PRIx64 "\n", world->crashes,
            world->power_losses, world->partitions, world->disk_faults, world->wipes, sim_now_ns(world->sim) / 1000000000,
            sim_trace_hash(world->sim));
@@ -396,7 +399,7 @@ static uint64_t run_seed(uint64_t seed, uint64_t seconds)
     run->codes = codes;
     workers_init(run, seed);
     world_create(&run->world, seed, seed % 3 != 0, codes ? WORLD_STORES_MAX : WORLD_STORES, &hooks);
-    run->world.quiet = seed % 4 == 1;
+    run->world.quiet = seed % (codes ? 8 : 4) == 1;
     sim_run(run->world.sim, 3000, NULL, NULL);
     faults(run, seconds);
     run->stop = true;

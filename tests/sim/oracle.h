@@ -22,6 +22,10 @@ bool oracle_tables(struct kv *kv, struct oracle_copies *ret, const char **ret_wh
 uint64_t oracle_groups(struct kv *kv); /* parity groups that were ever begun */
 /* True when the counts of redundancy that are reported are those of these copies, all of which are whole on their disks. */
 bool oracle_levels(struct kv *kv, const struct oracle_copies *copies, const char **ret_why);
+/* True when each coded group's parity is that of its data, computed here from what is on the disks. */
+bool oracle_parity(struct world *world, struct kv *kv, const struct oracle_copies *copies, const char **ret_why);
+/* What the disk's copy of the chunk says, zeros behind its end. False: it is not there. */
+bool oracle_bytes(struct world *world, uint32_t disk, uint64_t chunk, uint8_t *buf, size_t n);
 struct oracle_census {
     uint64_t coded, containers, compressed; /* groups; chunks that hold pieces; pieces that are compressed */
 };

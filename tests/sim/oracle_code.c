@@ -2,6 +2,7 @@
 #include "oracle.h"
 
 #include "common/check.h"
+#include "common/ec.h"
 #include "metadata/group.h"
 #include "metadata/kv.h"
 #include "metadata/record.h"
@@ -116,6 +117,64 @@ bool oracle_levels(struct kv *kv, const struct oracle_copies *copies, const char
                      levels.by_copies[i]);
     *ret_why = why;
     return why[0] == '\0';
+}
+
+/* ---- parity */
+
+struct parity {
+    struct world *world;
+    const struct oracle_copies *copies;
+    char why[128];
+};
+
+static bool shard_bytes(const struct parity *parity, uint64_t chunk, uint8_t *buf, size_t n)
+{
+    for (size_t i = 0; i < parity->copies->n && chunk != 0; i++)
+        if (parity->copies->items[i].chunk == chunk)
+            return oracle_bytes(parity->world, parity->copies->items[i].disk, chunk, buf, n);
+    memset(buf, 0, n);
+    return chunk == 0;
+}
+
+static int parity_of_group(void *arg, struct kv_val key, struct kv_val value)
+{
+    struct parity *parity = arg;
+    struct group group;
+    struct ec_codec codec;
+    uint8_t *data[EC_DATA_MAX], *computed[EC_PARITY_MAX];
+    CHECK(group_decode(id_of(key), value.data, value.len, &group) == 0);
+    if (group.state != GROUP_CODED)
+        return 0;
+    size_t n = (size_t)group.length;
+    uint8_t *buf = calloc(group.k + group.m + 1u, n + 1);
+    CHECK(buf != NULL && ec_codec_init(group.k, group.m, &codec) == 0);
+    bool good = true;
+    for (unsigned i = 0; i < group.k; i++) {
+        data[i] = buf + i * n;
+        good &= shard_bytes(parity, group.shards[i].chunk, data[i], n);
+    }
+    for (unsigned i = 0; i < group.m; i++)
+        computed[i] = buf + (group.k + i) * n;
+    ec_encode(&codec, n, (const uint8_t *const *)data, computed);
+    uint8_t *there = buf + (size_t)(group.k + group.m) * n;
+    for (unsigned i = 0; i < group.m; i++)
+        good &= shard_bytes(parity, group.shards[group.k + i].chunk, there, n) && memcmp(there, computed[i], n) == 0;
+    free(buf);
+    if (!good)
+        snprintf(parity->why, sizeof parity->why, "the parity of group %" PRIu64 " (%u+%u) is not that of its data", group.id, group.k,
+                 group.m);
+    return 0;
+}
+
+bool oracle_parity(struct world *world, struct kv *kv, const struct oracle_copies *copies, const char **ret_why)
+{
+    static struct parity parity;
+    parity = (struct parity){.world = world, .copies = copies};
+    struct kv_txn *txn = look(kv);
+    each(txn, TABLE_GROUP, parity_of_group, &parity);
+    kv_abort(txn);
+    *ret_why = parity.why;
+    return parity.why[0] == '\0';
 }
 
 static int census_chunk(void *arg, struct kv_val key, struct kv_val value)

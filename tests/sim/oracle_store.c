@@ -37,6 +37,24 @@ static bool whole(struct world_host *host, const struct volume *volume, const st
     return true;
 }
 
+bool oracle_bytes(struct world *world, uint32_t disk, uint64_t id, uint8_t *buf, size_t n)
+{
+    struct world_host *host = &world->stores[disk - 1]; /* a store's disk has its number (world.c) */
+    const struct volume *volume = ((const struct store *)host->service)->volumes[0];
+    const struct chunk *chunk = map_get(&volume->index.chunks, id);
+    char path[512];
+    if (chunk == NULL)
+        return false;
+    memset(buf, 0, n);
+    volume_chunk_path(volume, id, path);
+    for (uint32_t i = 0; i < chunk->n_cells && (uint64_t)i * CELL_BYTES < n; i++) {
+        size_t at = (size_t)i * CELL_BYTES, valid = MIN(chunk->cells[i].valid, n - at);
+        if (valid > 0 && sim_disk_peek(host->host, path, at, buf + at, valid) != 0)
+            return false;
+    }
+    return true;
+}
+
 /* Counts the chunks of the disk that are as expected; says in `why` which is not. */
 static size_t see_volume(struct world_host *host, struct volume *volume, const struct oracle_copies *copies)
 {

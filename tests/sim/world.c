@@ -17,6 +17,8 @@
 #define RESTART_MS 500
 #define DOWN_MS_MAX 8000
 #define PARTITION_MS_MAX 4000
+#define AWAY_MS 31000
+#define STALL_MS_MAX 6000
 
 /* ---- the programs of the hosts: what metad.c and stored.c do, less the command line */
 
@@ -194,19 +196,24 @@ static uint64_t draw(struct world *world, uint64_t bound)
     return sim_random_u64(world->sim) % bound;
 }
 
-static void crash(struct world *world, struct world_host *victim, bool power)
+static void crashed(struct world *world, struct world_host *victim, bool power)
 {
-    if (victim->back_at_ns != 0)
-        return;
     world->crashes++;
     world->power_losses += power;
     victim->boots += power;
     victim->tainted |= power;
-    sim_host_crash(victim->host, power);
     victim->back_at_ns = sim_now_ns(world->sim) + draw(world, DOWN_MS_MAX) * 1000000 + 1;
     if (victim->kind == WORLD_IS_CLIENT)
         world->hooks.client_crashed(victim);
     world_excuse(world);
+}
+
+static void crash(struct world *world, struct world_host *victim, bool power)
+{
+    if (victim->back_at_ns != 0)
+        return;
+    sim_host_crash(victim->host, power);
+    crashed(world, victim, power);
 }
 
 void world_kill(struct world *world, struct world_host *victim)
@@ -327,6 +334,72 @@ void world_fault(struct world *world)
         else if (draw(world, 2) == 0)
             for (unsigned i = 0; i < WORLD_META; i++)
                 crash(world, &world->metas[i], power_or_not(world));
+    }
+}
+
+/* ---- faults in the middle of what stores do by themselves */
+
+static bool is_down(void *arg)
+{
+    return !sim_host_up(arg);
+}
+
+/* At one of its next writes. */
+static void crash_at_write(struct world *world, struct world_host *victim)
+{
+    bool power = power_or_not(world);
+    sim_disk_crash_at(victim->host, 1 + draw(world, 1 + draw(world, 300)), power);
+    if (sim_run(world->sim, 2000, is_down, victim->host) == SIM_DONE) {
+        world->write_crashes++;
+        crashed(world, victim, power);
+        sim_run(world->sim, 1, NULL, NULL); /* its fibers unwind */
+    } else {
+        sim_disk_crash_at(victim->host, 0, false);
+    }
+}
+
+/* Longer than a node counts as expected back: what it has is made anew on others, and it comes back with the old. */
+static void stay_away(struct world *world, struct world_host *victim)
+{
+    uint64_t now = sim_now_ns(world->sim);
+    for (unsigned i = 0; i < world->n_stores; i++)
+        if (world->stores[i].back_at_ns > now + DOWN_MS_MAX * 1000000ull)
+            return;
+    crash(world, victim, power_or_not(world));
+    world->absences++;
+    victim->back_at_ns = now + AWAY_MS * 1000000ull + draw(world, AWAY_MS) * 1000000;
+}
+
+/* SIGSTOP, or a disk that takes long for everything. */
+static void stall(struct world *world, struct world_host *victim)
+{
+    bool stop = draw(world, 2) == 0;
+    if (stop)
+        sim_host_pause(victim->host, true);
+    else
+        sim_disk_slow(victim->host, 5u << draw(world, 7));
+    uint64_t end = sim_now_ns(world->sim) + draw(world, STALL_MS_MAX) * 1000000;
+    while (sim_now_ns(world->sim) < end && sim_run(world->sim, 200, NULL, NULL) != SIM_IDLE)
+        world_excuse(world);
+    sim_host_pause(victim->host, false);
+    sim_disk_slow(victim->host, 1);
+}
+
+void world_store_fault(struct world *world)
+{
+    struct world_host *victim = &world->stores[draw(world, world->n_stores)];
+    if (victim->back_at_ns != 0 || down(world->stores, world->n_stores) >= 3)
+        return;
+    switch (draw(world, 8)) {
+    case 0:
+        stay_away(world, victim);
+        break;
+    case 1:
+    case 2:
+        stall(world, victim);
+        break;
+    default:
+        crash_at_write(world, victim);
     }
 }
 

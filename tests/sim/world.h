@@ -45,7 +45,7 @@ struct world {
     unsigned n_stores;
     struct world_host metas[WORLD_META], stores[WORLD_STORES_MAX], clients[WORLD_CLIENTS];
     bool quiet; /* the workers rest between operations: more losses of power, which then find more that is not synced */
-    unsigned crashes, power_losses, partitions, disk_faults, wipes;
+    unsigned crashes, power_losses, partitions, disk_faults, wipes, write_crashes, absences;
 };
 
 /* All hosts up and their programs starting. stormy: the network loses and resets. */
@@ -56,6 +56,8 @@ void world_kill(struct world *world, struct world_host *victim);
 /* One fault, drawn by the seed; never so many that the cluster could not serve at all for good: everything
  * comes back. */
 void world_fault(struct world *world);
+/* One more, of a store: at one of its writes, so long that it is given up, or it stands still. */
+void world_store_fault(struct world *world);
 /* Calls hooks.excuse for what the present state of the hosts may cost. */
 void world_excuse(struct world *world);
 /* Brings back what is due; with `all` everything. */
