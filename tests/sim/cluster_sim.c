@@ -58,7 +58,7 @@ static struct worker *any_worker(struct worker *worker)
 
 static void work_on_codes(struct client *client, struct worker *worker)
 {
-    switch (prng_below(&worker->prng, 12)) {
+    switch (prng_below(&worker->prng, 13)) {
     case 0:
     case 1:
     case 2:
@@ -79,6 +79,9 @@ static void work_on_codes(struct client *client, struct worker *worker)
         break;
     case 10:
         work_scrub(client, worker);
+        break;
+    case 11:
+        work_snapshot(client, worker);
         break;
     default:
         work_coded_get(client, worker, (unsigned)prng_below(&worker->prng, CODED_OBJECTS), false);
@@ -231,6 +234,7 @@ static void verify_fiber(void *arg)
                 work_coded_get(&client, worker, k, true);
             for (unsigned k = 0; k < PACKED_OBJECTS; k++)
                 work_packed_get(&client, worker, k, true);
+            check_snapshots(&client, worker, true);
             work_check_file(&client, worker, worker, true);
             check_tree(&client, worker);
         }
@@ -250,6 +254,9 @@ static void empty_fiber(void *arg)
     struct run *run = arg;
     struct client client = {.run = run, .index = 1};
     CHECK(client_connect(&client, "remover") == 0);
+    for (unsigned c = 0; c < WORLD_CLIENTS; c++)
+        for (unsigned w = 0; w < WORLD_WORKERS; w++)
+            drop_snapshots(&client, &run->workers[c][w]);
     int err = remove_all(&client);
     if (err != 0)
         broken(&run->workers[0][0], "not everything can be removed: %s", err_name(err));
@@ -347,7 +354,7 @@ static void in_calm(struct run *run, fiber_fn fn, bool (*done)(void *arg), const
 
 /* What makes a run of many seeds show something: it fails when one of these never happened. */
 static struct totals {
-    uint64_t groups, coded, containers, compressed, flips, repaired, read_degraded, read_compressed;
+    uint64_t groups, coded, containers, compressed, flips, repaired, read_degraded, read_compressed, snapshot_reads, write_crashes, absences;
 } totals;
 
 static void count(struct run *run, struct kv *kv, const struct oracle_census *census)
@@ -362,6 +369,9 @@ static void count(struct run *run, struct kv *kv, const struct oracle_census *ce
     totals.repaired += run->rot.repaired;
     totals.read_degraded += run->read_degraded;
     totals.read_compressed += run->read_compressed;
+    totals.snapshot_reads += run->snapshot_reads;
+    totals.write_crashes += run->world.write_crashes;
+    totals.absences += run->world.absences;
 }
 
 static void tell(struct run *run, uint64_t seed, const struct oracle_census *census)
@@ -380,9 +390,10 @@ static void tell(struct run *run, uint64_t seed, const struct oracle_census *cen
            oracle_groups(server_replica(world->metas[0].service)->kv));
     if (run->codes)
         printf(" (%" PRIu64 " at rest), %" PRIu64 " containers, %" PRIu64 " compressed, %u bits flipped, %u repaired, %" PRIu64
-               " KiB computed, %" PRIu64 " decompressed, %u crashes at a write, %u long absences",
+               " KiB computed, %" PRIu64 " decompressed, %u crashes at a write, %u long absences, %" PRIu64 " reads of snapshots",
                census->coded, census->containers, census->compressed, run->rot.flips_made, run->rot.repaired,
-               run->read_degraded / 1024, run->read_compressed / 1024, world->write_crashes, world->absences);
+               run->read_degraded / 1024, run->read_compressed / 1024, world->write_crashes, world->absences,
+               run->snapshot_reads);
     printf(", %u crashes (%u of power), %u partitions, %u disks, %u wipes, %" PRIu64 " s, trace %016" PRIx64 "\n", world->crashes,
            world->power_losses, world->partitions, world->disk_faults, world->wipes, sim_now_ns(world->sim) / 1000000000,
            sim_trace_hash(world->sim));
@@ -423,11 +434,12 @@ static int totals_seen(uint64_t seeds)
 {
     const struct totals *t = &totals;
     printf("%" PRIu64 " seeds: %" PRIu64 " parity groups (%" PRIu64 " at rest), %" PRIu64 " containers, %" PRIu64 " pieces compressed, %" PRIu64
-           " bits flipped, %" PRIu64 " repaired, %" PRIu64 " KiB computed, %" PRIu64 " decompressed\n",
+           " bits flipped, %" PRIu64 " repaired, %" PRIu64 " KiB computed, %" PRIu64 " decompressed, %" PRIu64 " reads of snapshots, %" PRIu64
+           " crashes at a write, %" PRIu64 " long absences\n",
            seeds, t->groups, t->coded, t->containers, t->compressed, t->flips, t->repaired, t->read_degraded / 1024,
-           t->read_compressed / 1024);
+           t->read_compressed / 1024, t->snapshot_reads, t->write_crashes, t->absences);
     if (seeds >= SEEDS_TELLING && (t->coded == 0 || t->containers == 0 || t->compressed == 0 || t->repaired == 0 || t->read_degraded == 0 ||
-                                   t->read_compressed == 0)) {
+                                   t->read_compressed == 0 || t->snapshot_reads == 0 || t->write_crashes == 0 || t->absences == 0)) {
         fprintf(stderr, "one of these never happened: the run shows nothing about it\n");
         return 1;
     }

@@ -18,6 +18,7 @@ struct scan {
     struct oracle_copies *copies;
     char *why;
     size_t why_size;
+    bool snapshots; /* there were some: what they show may belong to nothing else */
     const bool *tainted, *good;
     void (*excuse)(void *arg, uint64_t ino);
     void *arg;
@@ -79,7 +80,7 @@ static int see_chunk(void *arg, struct kv_val key, struct kv_val value)
         wrong = "has too few copies";
     else if (chunk.kind == CHUNK_GHOST)
         wrong = "is dead";
-    else if (chunk.kind == CHUNK_DATA && !extent_owns(scan->txn, &chunk)) /* of the rest the checker knows the owner */
+    else if (chunk.kind == CHUNK_DATA && !scan->snapshots && !extent_owns(scan->txn, &chunk)) /* of the rest the checker knows the owner */
         wrong = "belongs to no file";
     if (wrong != NULL)
         snprintf(scan->why, scan->why_size, "chunk %" PRIx64 " (state %u, %u copies of %u, length %" PRIu64 ", owner %" PRIu64 ") %s", chunk.id,
@@ -119,6 +120,15 @@ static const struct {
     {TABLE_DAMAGED, "a damaged copy"},     {TABLE_PACK, "a container being made"},
 };
 
+static struct state state_of(struct kv_txn *txn)
+{
+    struct key key = key_state();
+    struct kv_val value;
+    struct state state;
+    CHECK(kv_get(txn, key.data, key.len, &value) == 0 && state_decode(value.data, value.len, &state) == 0);
+    return state;
+}
+
 static void see_violation(void *arg, const char *rule, const char *sentence)
 {
     struct scan *scan = arg;
@@ -132,6 +142,7 @@ bool oracle_tables(struct kv *kv, struct oracle_copies *ret, const char **ret_wh
     struct scan scan = {.copies = ret, .why = why, .why_size = sizeof why};
     ret->n = 0;
     CHECK(kv_begin(kv, false, &scan.txn) == 0);
+    scan.snapshots = state_of(scan.txn).snapshot_epoch != 0;
     each(scan.txn, TABLE_CHUNK, see_chunk, &scan);
     for (size_t i = 0; i < ARRAY_SIZE(transient); i++) {
         bool any = false;
@@ -149,13 +160,10 @@ bool oracle_tables(struct kv *kv, struct oracle_copies *ret, const char **ret_wh
 uint64_t oracle_groups(struct kv *kv)
 {
     struct kv_txn *txn;
-    struct key key = key_state();
-    struct kv_val value;
-    struct state state;
     CHECK(kv_begin(kv, false, &txn) == 0);
-    CHECK(kv_get(txn, key.data, key.len, &value) == 0 && state_decode(value.data, value.len, &state) == 0);
+    uint64_t groups = state_of(txn).last_group;
     kv_abort(txn);
-    return state.last_group;
+    return groups;
 }
 
 static bool node_up(struct kv_txn *txn, uint32_t id)

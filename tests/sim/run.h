@@ -73,6 +73,14 @@ struct contest {
     bool forgot;
 };
 
+/* A snapshot of a directory with coded or packed objects: what this worker's had then. */
+#define SNAPSHOTS 2
+struct snapshot_model {
+    unsigned number; /* 0 = none */
+    const char *dir;
+    uint64_t contents[PACKED_OBJECTS]; /* 0: none, or not known */
+};
+
 struct run;
 struct worker {
     struct run *run;
@@ -80,6 +88,8 @@ struct worker {
     struct prng prng;
     struct object_model objects[OBJECTS];
     struct object_model coded[CODED_OBJECTS], packed[PACKED_OBJECTS];
+    struct snapshot_model snapshots[SNAPSHOTS];
+    unsigned last_snapshot; /* number given out */
     struct file_model file;
     struct tree_model tree;
     struct append_model appends;
@@ -113,6 +123,7 @@ struct run {
     bool codes; /* most of the work is on what is coded, packed and compressed, and bits flip */
     struct rot rot;
     uint64_t coded_dirs; /* … are there */
+    uint64_t snapshot_reads;
     uint64_t read_degraded, read_compressed; /* bytes, as clients counted them */
     struct client clients[WORLD_CLIENTS];
     struct worker workers[WORLD_CLIENTS][WORLD_WORKERS];
@@ -150,6 +161,10 @@ void work_coded_get(struct client *client, struct worker *worker, unsigned k, bo
 void work_packed(struct client *client, struct worker *worker);
 void work_packed_get(struct client *client, struct worker *worker, unsigned k, bool final);
 void work_policy(struct client *client, struct worker *worker);
+/* Takes, reads, drops snapshots of these directories. */
+void work_snapshot(struct client *client, struct worker *worker);
+void check_snapshots(struct client *client, struct worker *worker, bool final);
+void drop_snapshots(struct client *client, struct worker *worker); /* all that there may be */
 /* Directories with a code each, and one that packs and compresses. */
 int make_coded_dirs(struct client *client);
 

@@ -208,6 +208,101 @@ void work_packed(struct client *client, struct worker *worker)
         work_packed_get(client, worker, k, false);
 }
 
+/* ---- snapshots: what was acknowledged before shows the same for ever, wherever its chunks go */
+
+static const char *const snapshot_dirs[] = {"/coded", "/wide", "/packed"};
+
+static void snapshot_where(Tarn__Where *where, const char *dir)
+{
+    tarn__where__init(where);
+    where->path = (char *)(uintptr_t)dir;
+}
+
+static int snapshot_drop(struct client *client, const struct worker *worker, const char *dir, unsigned number)
+{
+    Tarn__SnapshotDrop request = TARN__SNAPSHOT_DROP__INIT;
+    Tarn__Where where;
+    char name[32];
+    snapshot_where(&where, dir);
+    snprintf(name, sizeof name, "s%u-%u-%u", worker->client, worker->index, number);
+    request.where = &where;
+    request.name = name;
+    return meta_call(client->meta, OP_SNAPSHOT_DROP, &request.base, &request.ctx, &meta_root, NULL, NULL, NULL);
+}
+
+static const struct kind *snapshot_kind(const char *dir)
+{
+    return strcmp(dir, packed.dirs[0]) == 0 ? &packed : &wide;
+}
+
+static void snapshot_take(struct client *client, struct worker *worker, struct snapshot_model *model)
+{
+    Tarn__SnapshotTake request = TARN__SNAPSHOT_TAKE__INIT;
+    Tarn__Where where;
+    char name[32];
+    struct snapshot_model taken = {.number = ++worker->last_snapshot, .dir = snapshot_dirs[prng_below(&worker->prng, 3)]};
+    const struct kind *kind = snapshot_kind(taken.dir);
+    const struct object_model *objects = kind == &packed ? worker->packed : worker->coded;
+    for (unsigned k = 0; k < (kind == &packed ? PACKED_OBJECTS : CODED_OBJECTS); k++)
+        if (strcmp(kind->dirs[k % 2], taken.dir) == 0 && objects[k].n_maybe == 0 && !objects[k].never_again)
+            taken.contents[k] = objects[k].acked;
+    snapshot_where(&where, taken.dir);
+    snprintf(name, sizeof name, "s%u-%u-%u", worker->client, worker->index, taken.number);
+    request.where = &where;
+    request.name = name;
+    if (meta_call(client->meta, OP_SNAPSHOT_TAKE, &request.base, &request.ctx, &meta_root, NULL, NULL, NULL) == 0)
+        *model = taken;
+}
+
+static void snapshot_check(struct client *client, struct worker *worker, const struct snapshot_model *model, unsigned k, bool final)
+{
+    const struct kind *kind = snapshot_kind(model->dir);
+    char path[128];
+    snprintf(path, sizeof path, "%s/.snapshot/s%u-%u-%u/w%u-%u-%u", model->dir, worker->client, worker->index, model->number,
+             worker->client, worker->index, k);
+    _cleanup_free_ uint8_t *buf = malloc(kind->max + 1);
+    CHECK(buf != NULL);
+    int64_t n = read_path(client, path, buf, kind->max + 1);
+    if (n < 0 && n != -E_NOENT && !final)
+        return;
+    if (!content_is(kind, model->contents[k], buf, n))
+        broken(worker, "%s is not what it was when the snapshot was taken: %" PRId64 " bytes, or %s", path, n, n < 0 ? err_name((int)n) : "others");
+    worker->run->snapshot_reads++;
+}
+
+void check_snapshots(struct client *client, struct worker *worker, bool final)
+{
+    for (unsigned i = 0; i < SNAPSHOTS; i++)
+        for (unsigned k = 0; k < PACKED_OBJECTS; k++)
+            if (worker->snapshots[i].number != 0 && worker->snapshots[i].contents[k] != 0)
+                snapshot_check(client, worker, &worker->snapshots[i], k, final);
+}
+
+void work_snapshot(struct client *client, struct worker *worker)
+{
+    struct snapshot_model *model = &worker->snapshots[prng_below(&worker->prng, SNAPSHOTS)];
+    if (prng_below(&worker->prng, 2) == 0) {
+        check_snapshots(client, worker, false);
+    } else if (model->number == 0) {
+        snapshot_take(client, worker, model);
+    } else {
+        (void)snapshot_drop(client, worker, model->dir, model->number); /* lost: dropped again in the end */
+        model->number = 0;
+    }
+}
+
+void drop_snapshots(struct client *client, struct worker *worker)
+{
+    for (unsigned number = 1; number <= worker->last_snapshot; number++)
+        for (unsigned d = 0; d < ARRAY_SIZE(snapshot_dirs); d++) {
+            int err = snapshot_drop(client, worker, snapshot_dirs[d], number);
+            if (err != 0 && err != -E_NOENT)
+                broken(worker, "a snapshot of %s cannot be dropped after all faults have ended: %s", snapshot_dirs[d], err_name(err));
+        }
+}
+
+/* ---- */
+
 void work_coded(struct client *client, struct worker *worker)
 {
     switch (prng_below(&worker->prng, 8)) {
