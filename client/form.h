@@ -6,7 +6,7 @@
 #include "meta.pb-c.h"
 
 /* "open": may still change; "replicated", "coded": the chunk is these bytes and nothing else; "packed": they are a part of a chunk
- * that others share; "compressed": only zstd frames of them are there. Static. */
+ * that others share (a piece that is all of its container is not); "compressed": only zstd frames of them are there. Static. */
 const char *extent_form(const Tarn__Extent *extent);
 
 #endif

@@ -72,12 +72,50 @@ static void a_file_is_one_line_with_its_readable_replicas(void **state)
                         "{\"path\":\"/a\xef\xbf\xbd\",\"error\":\"NOENT\",\"message\":\"no such file or directory\"}\n");
 }
 
+static void the_form_says_how_the_bytes_lie(void **state)
+{
+    static const struct {
+        Tarn__ChunkState state;
+        uint64_t stored, group;
+        uint32_t form;
+        const char *want;
+    } cases[] = {
+        {TARN__CHUNK_STATE__CHUNK_OPEN, 0, 0, 0, "\"form\":\"open\",\"coded\":false}"},
+        {TARN__CHUNK_STATE__CHUNK_SEALED, 0, 0, 0, "\"form\":\"replicated\",\"coded\":false}"},
+        {TARN__CHUNK_STATE__CHUNK_SEALED, 0, 4, 0, "\"form\":\"coded\",\"coded\":true}"},
+        {TARN__CHUNK_STATE__CHUNK_SEALED, 7, 0, 0, "\"form\":\"packed\",\"coded\":false}"},
+        {TARN__CHUNK_STATE__CHUNK_SEALED, 7, 4, 0, "\"form\":\"packed\",\"coded\":true}"},
+        {TARN__CHUNK_STATE__CHUNK_SEALED, 100, 0, 0, "\"form\":\"replicated\",\"coded\":false}"}, /* all of its container */
+        {TARN__CHUNK_STATE__CHUNK_SEALED, 100, 4, 0, "\"form\":\"coded\",\"coded\":true}"},
+        {TARN__CHUNK_STATE__CHUNK_SEALED, 7, 0, 1, "\"form\":\"compressed\",\"coded\":false}"},
+        {TARN__CHUNK_STATE__CHUNK_SEALED, 100, 4, 1, "\"form\":\"compressed\",\"coded\":true}"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_(writer_fini) struct writer out = {0};
+        Tarn__LocatedFile file = TARN__LOCATED_FILE__INIT;
+        Tarn__Attr attr = TARN__ATTR__INIT;
+        Tarn__Extent extent = TARN__EXTENT__INIT, *extents[] = {&extent};
+        extent.chunk_length = cases[i].state == TARN__CHUNK_STATE__CHUNK_SEALED ? 100 : 0;
+        extent.state = cases[i].state;
+        extent.stored = cases[i].stored;
+        extent.group = cases[i].group;
+        extent.form = cases[i].form;
+        file.path = "/a";
+        file.attr = &attr;
+        file.n_extents = 1;
+        file.extents = extents;
+        assert_int_equal(json_write_file(&out, &file, 5), 0);
+        assert_non_null(strstr(text_end(&out), cases[i].want));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_come_as_json_or_lines),
         cmocka_unit_test(other_requests_are_refused),
         cmocka_unit_test(a_file_is_one_line_with_its_readable_replicas),
+        cmocka_unit_test(the_form_says_how_the_bytes_lie),
     };
     return cmocka_run_group_tests_name("json", tests, NULL, NULL);
 }

@@ -16,7 +16,8 @@
 struct life {
     struct pack_world p;
     struct prng prng;
-    uint64_t length[DIRS][OBJECTS]; /* 0: it is not there */
+    uint64_t length[DIRS][OBJECTS]; /* of each of its chunks; 0: it is not there */
+    unsigned chunks[DIRS][OBJECTS];
 };
 
 static const char *dirs[DIRS] = {"/d", "/d/e", "/d/f"};
@@ -32,8 +33,14 @@ static void put(struct life *l, unsigned d, unsigned i)
 {
     static const uint64_t lengths[] = {5000, 10000, 60000, 300000, MIB(1), MIB(3)};
     uint64_t length = lengths[prng_below(&l->prng, ARRAY_SIZE(lengths))] + prng_below(&l->prng, 3);
-    pack_put(&l->p, dirs[d], name_of(i), length);
+    unsigned chunks = 1;
+    if (prng_below(&l->prng, 10) == 0) { /* a file that can be in groups of its own */
+        length = MIB(64);
+        chunks = 2 + (unsigned)prng_below(&l->prng, 4);
+    }
+    pack_put_chunks(&l->p, dirs[d], name_of(i), length, chunks);
     l->length[d][i] = length;
+    l->chunks[d][i] = chunks;
 }
 
 /* One byte is written into it: the chunk is swapped for an open one, which is sealed by the close. */
@@ -119,13 +126,17 @@ static void all_are_there(struct life *l, unsigned *ret_packed, unsigned *ret_co
             if (l->length[d][i] == 0)
                 continue;
             snprintf(path, sizeof path, "%s/%s", dirs[d], name_of(i));
-            const Tarn__Extent *extent = pack_extent(&l->p, path);
-            assert_int_equal(extent->length, l->length[d][i]);
-            assert_true(extent->n_replicas >= (extent->group != 0 ? 1 : 2));
-            if (extent->stored != 0)
-                assert_int_equal(extent->content, l->length[d][i]);
-            *ret_packed += extent->stored != 0;
-            *ret_coded += extent->stored != 0 && extent->group != 0;
+            const Tarn__FileMapReply *map = pack_map(&l->p, path);
+            assert_int_equal(map->n_extents, l->chunks[d][i]);
+            for (size_t k = 0; k < map->n_extents; k++) {
+                const Tarn__Extent *extent = map->extents[k];
+                assert_int_equal(extent->length, l->length[d][i]);
+                assert_true(extent->n_replicas >= (extent->group != 0 ? 1 : 2));
+                if (extent->stored != 0)
+                    assert_int_equal(extent->content, l->length[d][i]);
+                *ret_packed += extent->stored != 0;
+                *ret_coded += extent->stored != 0 && extent->group != 0;
+            }
         }
 }
 
