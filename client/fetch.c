@@ -6,6 +6,7 @@
 #define WINDOW MIB(1)
 #define MAP_EXTENTS 256 /* of one question for a file's map */
 #define STALE_TRIES 7   /* a chunk may be moved, sealed or coded while we read */
+#define CORRUPT_TRIES 3 /* or repaired */
 #define STALE_PAUSE_MS 25 /* doubled each time: 6.4 s in all */
 
 struct fetch {
@@ -106,7 +107,8 @@ static int fetch_all(struct fetch *fetch)
         if (err == 0)
             continue;
         stale = fetch->at != before ? 0 : stale + 1;
-        if (refused || inlined || stale > STALE_TRIES || (err != -E_STALE && err != -E_UNAVAIL))
+        bool again = err == -E_STALE || err == -E_UNAVAIL || (err == -E_CORRUPT && stale <= CORRUPT_TRIES);
+        if (refused || inlined || stale > STALE_TRIES || !again)
             return err;
         if (io_sleep_ms(fiber_io(), STALE_PAUSE_MS << stale) != 0)
             return -E_CANCELED;

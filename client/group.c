@@ -2,7 +2,8 @@
  *
  *   while fewer than k shards are here:
  *     begin shards until k are here or under way, and one more each time that nothing came for as long as a late answer takes
- *     one comes: counted     one fails: the next begins     none left: -E_UNAVAIL
+ *     one comes: counted     one fails: the next begins     none left: -E_UNAVAIL,
+ *                                                                        or -E_CORRUPT: smaller ranges may be there
  *   leave those still under way, compute */
 #include "group.h"
 
@@ -314,6 +315,7 @@ struct rebuild {
     size_t n;
     unsigned here, under_way, extra; /* extra: begun because others were late */
     bool doubt; /* a store does not have what the group says */
+    bool corrupt; /* a shard is damaged in this range */
     bool ended; /* by whoever asked */
     enum store_from from;
     struct store_stop stop;
@@ -351,6 +353,7 @@ static void shard_read(struct shard_work *work)
     int r = store_chunk_read(b->groups->stores, &extent, b->offset, work->buf, b->n, &ask);
     b->under_way--;
     b->doubt |= r == -E_STALE || ask.absent;
+    b->corrupt |= r == -E_CORRUPT;
     work->state = r == 0 ? SHARD_HERE : r == -E_INTR ? SHARD_IDLE : SHARD_FAILED;
     if (r == 0) {
         b->here++;
@@ -424,7 +427,7 @@ static int shards_collect(struct rebuild *b)
         if (b->here >= b->k)
             break;
         if (b->under_way == 0)
-            return -E_UNAVAIL;
+            return b->corrupt ? -E_CORRUPT : -E_UNAVAIL;
         int r = fiber_queue_wait(&b->changed, b->extra < b->m ? late_ms(b) : 0);
         if (r == -E_TIMEOUT && store_hedge_pay(b->groups->stores, 1))
             b->extra++;
@@ -586,7 +589,7 @@ static int group_rebuild(struct groups *groups, struct group *group, uint64_t ch
         *ret_from = b->from;
     if (b->doubt)
         group_forget(groups, group); /* the next reader asks again */
-    if (r == -E_UNAVAIL)
+    if (r == -E_UNAVAIL || r == -E_CORRUPT)
         tell(group, groups->stores->io, chunk, count_failed(b));
     rebuild_destroy(b);
     return r;
@@ -619,7 +622,7 @@ int group_read(struct stores *stores, uint64_t id, uint64_t chunk, uint64_t offs
         r = group_get(groups, id, tries > 0, stop, &group, &known);
         if (r == 0)
             r = group_rebuild(groups, group, chunk, offset, buf, n, stop, ret_from);
-        known &= r == -E_UNAVAIL || (r == -E_STALE && group);
+        known &= r == -E_UNAVAIL || r == -E_CORRUPT || (r == -E_STALE && group);
     }
     groups->reading--;
     fiber_queue_wake_one(&groups->room);

@@ -21,7 +21,7 @@ void groups_destroy(struct groups *groups); /* NULL allowed */
 
 /* [offset, offset + n) of `chunk`, which is a shard of `group`; behind its end are zeros. *ret_from: the farthest shard that was read.
  * stop: see store_stop; with one the requests are second ones and are paid for (store_hedge_pay).
- * Errors: -E_STALE the group is gone or the chunk is not in it any more, -E_UNAVAIL fewer than k shards answer, -E_INTR, -E_BUSY
+ * Errors: -E_STALE the group is gone or the chunk is not in it any more, -E_UNAVAIL fewer than k shards answer, -E_CORRUPT the same and some are damaged there, -E_INTR, -E_BUSY
  * not paid, those of the metadata service. */
 int group_read(struct stores *stores, uint64_t group, uint64_t chunk, uint64_t offset, uint8_t *buf, size_t n,
                struct store_stop *stop, enum store_from *ret_from);

@@ -105,6 +105,7 @@ struct chunk_read {
     struct stores *stores;
     uint64_t chunk, generation, group, length; /* length: of a sealed chunk when `exact` */
     bool open, exact, same_generation, alone, absent;
+    bool spotted; /* shards of its group are damaged somewhere, and too few were left for a window */
     struct store_stop *stop;
     enum store_from from;
     uint64_t computed;

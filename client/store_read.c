@@ -196,7 +196,8 @@ static int window_group(struct chunk_read *rd, uint64_t offset, uint8_t *buf, si
         rd->from = MAX(rd->from, from);
         rd->computed += n;
     }
-    return r;
+    rd->spotted |= r == -E_CORRUPT;
+    return r == -E_CORRUPT ? -E_UNAVAIL : r; /* those that do not answer may have the bytes: it is not known to be lost */
 }
 
 /* Nobody else will know better. */
@@ -261,12 +262,12 @@ static int window_read(struct chunk_read *rd, uint64_t offset, uint8_t *buf, siz
     return w.result;
 }
 
-/* Copies that are damaged in different cells have all of the window between them. */
+/* Copies or shards that are damaged in different cells have all of the window between them. */
 static int window_or_cells(struct chunk_read *rd, uint64_t offset, uint8_t *buf, size_t n)
 {
     int r = window_read(rd, offset, buf, n);
     size_t part = MIN(n, (size_t)(CELL_BYTES - offset % CELL_BYTES));
-    if (r != -E_CORRUPT || part == n)
+    if ((r != -E_CORRUPT && !(r == -E_UNAVAIL && rd->spotted)) || part == n)
         return r;
     for (r = 0; n > 0 && r == 0; part = MIN(n, (size_t)CELL_BYTES)) {
         r = window_read(rd, offset, buf, part);

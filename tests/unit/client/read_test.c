@@ -3,6 +3,7 @@
 #include "shards.h"
 
 #include "common/codec.h"
+#include "common/crc.h"
 #include "common/fiber.h"
 #include "common/log.h"
 #include "common/prng.h"
@@ -140,6 +141,27 @@ static void one_loss_too_many_is_unavailable(struct shards *s)
     expect_fails(s, extent, -E_CORRUPT);
     shards_ail(s, 1, WELL);
     expect_range(s, extent, shards_held(s, 0, 100)->data, LENGTHS[0], 5, 100);
+    tarn__extent__free_unpacked(extent, NULL);
+}
+
+/* One store is gone, and no other shard is whole: cell by cell there are enough. */
+static void shards_damaged_in_different_cells_give_all_back(struct shards *s)
+{
+    shards_group(s, 4, 2, (const uint64_t[]){1 << 20, 1 << 20, 1 << 20, 1 << 20}, 5);
+    shards_ail(s, 0, CLOSED);
+    for (unsigned i = 1; i < 6; i++) {
+        s->holders[i].spot = 2 * i * CELL_BYTES + i;
+        shards_ail(s, i, SPOTTED);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        Tarn__Extent *extent = shards_extent(s, i);
+        expect_range(s, extent, shards_held(s, i, extent->chunk)->data, 1 << 20, 0, 1 << 20);
+        tarn__extent__free_unpacked(extent, NULL);
+    }
+    Tarn__Extent *extent = shards_extent(s, 0);
+    s->holders[1].spot = s->holders[2].spot = 0; /* three of cell 0 are missing */
+    expect_fails(s, extent, -E_UNAVAIL); /* the one that is gone may have it */
+    expect_range(s, extent, shards_held(s, 0, 100)->data, 1 << 20, CELL_BYTES, 3 * CELL_BYTES);
     tarn__extent__free_unpacked(extent, NULL);
 }
 
@@ -619,6 +641,7 @@ static const struct test_case cases[] = {
     CASE(every_loss_of_4_2_is_computed),
     CASE(a_group_with_absent_shards_is_computed),
     CASE(one_loss_too_many_is_unavailable),
+    CASE(shards_damaged_in_different_cells_give_all_back),
     CASE(only_the_range_asked_for_is_read),
     CASE(what_a_group_is_made_of_is_asked_once),
     CASE(a_dissolved_group_means_a_stale_map),

@@ -142,6 +142,8 @@ static int send_range(struct holder *h, struct rpc_request *request, const Tarn_
     }
     if (h->ailment == ROTTEN && n > 0)
         data[n / 2] ^= 16;
+    if (h->ailment == SPOTTED && h->spot >= get->offset && h->spot < get->offset + n)
+        data[h->spot - get->offset] ^= 16;
     struct iovec payload = {data, n};
     int r = rpc_reply_payload(request, &reply.base, &payload, n > 0 ? 1 : 0, true);
     free(data);

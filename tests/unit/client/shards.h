@@ -16,6 +16,7 @@ enum ailment {
     SILENT,  /* no answer at all, until it is well again */
     SLOW,    /* answers after slow_ms */
     ROTTEN,  /* a flipped bit under the right checksums */
+    SPOTTED, /* the same, at the byte `spot` of its chunks only */
     EMPTY,   /* does not have the chunk */
     SHORT,   /* has half of it */
     NEWER    /* knows a newer generation */
@@ -33,7 +34,7 @@ struct holder {
     struct rpc_service service;
     char address[64];
     enum ailment ailment;
-    uint64_t slow_ms;
+    uint64_t slow_ms, spot;
     struct fiber_queue gate;
     struct held_chunk chunks[8];
     unsigned n_chunks;
