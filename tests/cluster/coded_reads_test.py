@@ -66,6 +66,19 @@ def every_loss_of_2_plus_1_and_some_of_4_plus_2_are_read(c):
                 all_back(c, stopped, killed)
 
 
+def every_read_after_a_kill_is_answered(c):
+    data = pattern(SIZE, '42')
+    nodes = data_nodes(c, '/42/o')[:2]
+    for node in nodes:
+        c.kill(f'stored-{node}')
+    try:
+        for _ in range(20):  # each by a client that knows nothing yet, from before the loss is noticed until after
+            done = c.tarn('cat', '/42/o')
+            assert done.code == 0 and digest(done.out) == digest(data) and b'cannot be learned' not in done.err, done
+    finally:
+        all_back(c, [], nodes)
+
+
 def ranges_come_by_s3_while_nodes_die_under_them(c):
     data, url = pattern(SIZE, '42'), c.env['AWS_ENDPOINT_URL']
     before = metric(c, 'tarn_gateway_store_computed_bytes_total')
@@ -145,6 +158,7 @@ def the_mount_writes_into_what_is_lost(c):
 if __name__ == '__main__':
     main([
         every_loss_of_2_plus_1_and_some_of_4_plus_2_are_read,
+        every_read_after_a_kill_is_answered,
         ranges_come_by_s3_while_nodes_die_under_them,
         a_job_reads_what_is_lost_and_its_receipt_is_right,
         the_mount_reads_what_is_lost,
