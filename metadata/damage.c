@@ -2,6 +2,7 @@
 
 #include "chunkmap.h"
 #include "common/err.h"
+#include "group.h"
 #include "heal.h"
 
 #define DAMAGE_VERSION 1
@@ -160,21 +161,22 @@ int damage_report(struct tables *t, uint32_t node, const Tarn__Damage *damage)
     return 0;
 }
 
-/* The disk does not take the bytes, or does not have the chunk at all: if another copy is whole, this one leaves (W3), and from
- * an open chunk as a member that failed (C2). */
+/* The disk does not take the bytes, or does not have the chunk at all: if another copy is whole, or its group has enough to
+ * compute it, this one leaves (W3), and from an open chunk as a member that failed (C2). */
 static int give_up(struct tables *t, struct chunk *chunk, unsigned index, bool *ret_left)
 {
     bool whole = false;
+    int err = group_can_rebuild(t, chunk, &whole);
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         const struct chunk_replica *r = &chunk->replicas[i];
         struct disk disk;
         whole |= i != index && (r->flags & REPLICA_READY) && !(r->flags & REPLICA_DAMAGED) &&
                  disk_get(t, r->disk, &disk) == 0 && disk.up;
     }
-    *ret_left = whole;
-    if (!whole)
-        return t->failed;
-    int err = chunk_replica_drop(t, chunk, index);
+    *ret_left = whole && err == 0;
+    if (!*ret_left)
+        return err != 0 ? err : t->failed;
+    err = chunk_replica_drop(t, chunk, index);
     if (chunk->state == TARN__CHUNK_STATE__CHUNK_OPEN)
         chunk->generation++;
     return err;

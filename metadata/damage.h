@@ -1,6 +1,6 @@
 /* Damaged copies: what stores found to differ from its checksums, or cannot read. Such a copy stays in its chunk's row with
  * REPLICA_DAMAGED: its good cells may be the only ones there are. It does not count as live, so the level of redundancy is
- * true from the moment it is known; its store is asked to REPAIR it, cell by cell from the others, in place. What nobody
+ * true from the moment it is known; its store is asked to REPAIR it, cell by cell from the others (of a coded chunk: from its group), in place. What nobody
  * has any more stays known as damaged and is told with the file's name. Rules W1-W5 in docs/invariants.md.
  *
  *   report ─▶ DAMAGED, REPAIR asked ─▶ done: whole again, the flag goes
@@ -52,8 +52,8 @@ bool damage_due(struct tables *t, uint64_t now);
 #define DAMAGE_PATH_MAX 1024
 struct damage_summary {
     uint64_t chunks;    /* with a damaged copy */
-    uint64_t repairing; /* of them without a live copy, and nobody has said that the bytes are gone */
-    uint64_t lost;      /* of them with bytes that no copy has any more */
+    uint64_t repairing; /* of them without a live copy or group, and nobody has said that the bytes are gone */
+    uint64_t lost;      /* of them with bytes that no copy has any more, and no group gives back */
     uint64_t bytes;     /* lost ones, at least */
     size_t n_files;     /* with lost bytes, */
     char *files[DAMAGE_FILES_MAX]; /* by path; owned */

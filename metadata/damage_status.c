@@ -2,6 +2,7 @@
 #include "chunkmap.h"
 #include "common/err.h"
 #include "damage.h"
+#include "group.h"
 #include "namespace.h"
 #include "record_view.h"
 
@@ -104,7 +105,8 @@ static void note_owner(struct summing *s, const struct chunk *chunk)
     s->owners[s->n_owners++] = chunk->owner;
 }
 
-/* All rows of one chunk were seen. Lost: nobody has the bytes of one copy, and no other copy is whole, wherever it is. */
+/* All rows of one chunk were seen. Lost: nobody has the bytes of one copy, no other copy is whole, wherever it is,
+ * and its group has not enough to compute them. */
 static int chunk_end(struct tables *t, struct summing *s)
 {
     struct chunk chunk;
@@ -114,13 +116,17 @@ static int chunk_end(struct tables *t, struct summing *s)
     if (err != 0)
         return err == -E_NOENT ? 0 : err;
     bool whole = false;
+    err = group_can_rebuild(t, &chunk, &whole);
+    if (err != 0)
+        return err;
+    bool computed = whole;
     for (unsigned i = 0; i < chunk.n_replicas; i++)
         whole |= (chunk.replicas[i].flags & (REPLICA_READY | REPLICA_DAMAGED)) == REPLICA_READY;
-    bool lost = s->nobody && !whole && chunk.group == 0;
+    bool lost = s->nobody && !whole;
     s->sum->chunks++;
     s->sum->lost += lost;
     s->sum->bytes += lost ? s->bytes : 0;
-    s->sum->repairing += !lost && chunk.live == 0 && chunk.group == 0;
+    s->sum->repairing += !lost && chunk.live == 0 && !computed;
     if (lost)
         note_owner(s, &chunk);
     return 0;

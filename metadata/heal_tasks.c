@@ -89,7 +89,8 @@ static size_t other_replicas(const struct chunk *chunk, const struct cluster *cl
     return n;
 }
 
-static int source_fill(struct tables *t, uint64_t id, unsigned index, uint32_t node, const struct cluster *cluster,
+/* `damaged`: with copies that are damaged, too: most of their cells are right. */
+static int source_fill(struct tables *t, uint64_t id, unsigned index, uint32_t node, bool damaged, const struct cluster *cluster,
                        struct build_message *b, size_t *n)
 {
     struct chunk chunk = {0};
@@ -103,14 +104,15 @@ static int source_fill(struct tables *t, uint64_t id, unsigned index, uint32_t n
     shard->generation = chunk.generation;
     shard->length = chunk.length;
     shard->replicas = b->replica_pointers[index];
-    shard->n_replicas = live_replicas(&chunk, cluster, node, b->replicas[index], b->replica_pointers[index]);
+    shard->n_replicas = damaged ? other_replicas(&chunk, cluster, 0, b->replicas[index], b->replica_pointers[index])
+                                : live_replicas(&chunk, cluster, node, b->replicas[index], b->replica_pointers[index]);
     if (id == 0 || shard->n_replicas > 0)
         b->pointers[(*n)++] = shard;
     return 0;
 }
 
-/* G6: parity that is being made comes from the data it is made for; a lost shard from any that are live. Shards of
- * the two are never mixed. */
+/* G6: parity that is being made comes from the data it is made for; a lost shard, or a damaged one's cells, from any that
+ * are there. Shards of the two are never mixed. */
 static int build_fill(struct tables *t, const struct chunk *chunk, uint32_t node, const struct cluster *cluster,
                       struct task_message *out)
 {
@@ -121,17 +123,17 @@ static int build_fill(struct tables *t, const struct chunk *chunk, uint32_t node
     out->build = calloc(1, sizeof *out->build);
     if (out->build == NULL)
         return tables_note(t, -E_NOMEM);
-    bool making = chunk->flags & CHUNK_MAKING;
+    bool making = chunk->flags & CHUNK_MAKING, repair = out->task.kind == TARN__CHUNK_TASK__KIND__REPAIR;
     const struct group_shard *shards = making ? g.next : g.shards;
     Tarn__ChunkTask *m = &out->task;
     for (unsigned i = 0; i < (making ? g.k : group_shards(&g)) && err == 0; i++)
         if (shards[i].chunk != chunk->id)
-            err = source_fill(t, shards[i].chunk, i, node, cluster, out->build, &m->n_sources);
+            err = source_fill(t, shards[i].chunk, i, node, repair, cluster, out->build, &m->n_sources);
     m->sources = out->build->pointers;
     m->k = g.k;
     m->m = g.m;
     m->shard = chunk->shard;
-    m->background = making;
+    m->background |= making;
     return err;
 }
 
@@ -165,7 +167,7 @@ static int task_fill(struct tables *t, const struct row *row, uint32_t node, con
     m->background = chunk.live >= chunk.want;
     if (repair) {
         m->n_from = other_replicas(&chunk, cluster, m->disk, out->replicas, out->pointers);
-        return 0;
+        return chunk.coded ? build_fill(t, &chunk, node, cluster, out) : 0;
     }
     m->n_from = live_replicas(&chunk, cluster, 0, out->replicas, out->pointers);
     source_first(&chunk, m->disk, m);

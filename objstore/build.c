@@ -18,6 +18,7 @@ struct source {
     const Tarn__Shard *told; /* NULL: not told, or of no use */
     unsigned n_failed;       /* replicas that are left out */
     bool checked;            /* the replica whose turn it is has the generation and length that were told */
+    int why;                 /* what the last one that was left out said */
 };
 struct build {
     struct background *background;
@@ -117,7 +118,7 @@ static void leave_out(struct build *b, unsigned shard, int err)
     source->n_failed++;
     source->checked = false;
     b->planned = false;
-    b->why = err;
+    source->why = b->why = err;
 }
 
 /* ------------------------------------------------------------------ reading */
@@ -253,10 +254,9 @@ static int read_chosen(struct build *b, uint64_t at, size_t n, bool *ret_again)
 }
 
 /* ------------------------------------------------------------------ making */
-static int make_window(struct build *b, struct chunk *c, uint64_t at, size_t n)
+/* [at, at + n) of the shard, into b->out. */
+static int compute(struct build *b, uint64_t at, size_t n)
 {
-    uint32_t crcs[PIECES_MAX];
-    size_t n_crcs = 0;
     bool again = true;
     int err = 0;
     while (again && err == 0) { /* ends: each time a replica is left out, and there are bounded many */
@@ -265,9 +265,18 @@ static int make_window(struct build *b, struct chunk *c, uint64_t at, size_t n)
         if (err == 0)
             err = read_chosen(b, at, n, &again);
     }
+    if (err == 0)
+        ec_plan_run(&b->plan, n, (const uint8_t *const *)b->in, &b->out);
+    return err;
+}
+
+static int make_window(struct build *b, struct chunk *c, uint64_t at, size_t n)
+{
+    uint32_t crcs[PIECES_MAX];
+    size_t n_crcs = 0;
+    int err = compute(b, at, n);
     if (err != 0)
         return err;
-    ec_plan_run(&b->plan, n, (const uint8_t *const *)b->in, &b->out);
     for (size_t done = 0; done < n; done += CELL_BYTES)
         crcs[n_crcs++] = crc32c(0, b->out + done, MIN(CELL_BYTES, n - done));
     return partial_append(b->volume, c, b->task->generation, at, b->out, n, crcs, n_crcs);
@@ -329,24 +338,75 @@ static int get_buffers(struct build *b)
     return err;
 }
 
-int build_shard(struct background *background, const Tarn__ChunkTask *task, uint64_t *ret_length, uint32_t *ret_digest)
+void build_ranges_end(struct build *b)
 {
-    struct store *s = background->store;
-    struct build *b = calloc(1, sizeof *b);
     if (b == NULL)
-        return -E_NOMEM;
-    *b = (struct build){.background = background, .store = s, .volume = background->volume, .task = task};
-    int err = take_task(b);
-    if (err == 0)
-        err = get_buffers(b);
-    if (err == 0)
-        err = make(b, ret_length, ret_digest);
-    if (err != 0 && err != -E_INVAL)
-        partial_drop(b->volume, task->chunk);
-    s->counters.built += err == 0;
+        return;
     for (unsigned i = 0; i < EC_DATA_MAX; i++)
         buffers_put(&b->volume->buffers, WINDOW_BYTES, b->in[i]);
     buffers_put(&b->volume->buffers, WINDOW_BYTES, b->out);
     free(b);
+}
+
+int build_ranges_begin(struct background *background, const Tarn__ChunkTask *task, struct build **ret)
+{
+    struct build *b = calloc(1, sizeof *b);
+    if (b == NULL)
+        return -E_NOMEM;
+    *b = (struct build){.background = background, .store = background->store, .volume = background->volume, .task = task};
+    int err = take_task(b);
+    if (err == 0)
+        err = get_buffers(b);
+    if (err != 0) {
+        build_ranges_end(b);
+        return err;
+    }
+    *ret = b;
+    return 0;
+}
+
+int build_shard(struct background *background, const Tarn__ChunkTask *task, uint64_t *ret_length, uint32_t *ret_digest)
+{
+    struct build *b;
+    int err = build_ranges_begin(background, task, &b);
+    if (err != 0)
+        return err;
+    err = make(b, ret_length, ret_digest);
+    if (err != 0)
+        partial_drop(background->volume, task->chunk);
+    background->store->counters.built += err == 0;
+    build_ranges_end(b);
     return err;
+}
+
+/* ------------------------------------------------------------------ some bytes */
+static bool is_damage(int err)
+{
+    return err == -E_CORRUPT || err == -E_IO;
+}
+
+/* Fewer than k have their part. Is that all there is to know? */
+static int verdict(const struct build *b)
+{
+    bool sure = b->task->n_sources + 1 >= b->task->k + b->task->m; /* those that are down are not told of */
+    for (unsigned i = 0; i < EC_SHARDS_MAX; i++)
+        sure &= b->sources[i].why == 0 || is_damage(b->sources[i].why);
+    return sure ? -E_CORRUPT : -E_UNAVAIL;
+}
+
+int build_range(struct build *b, uint64_t at, size_t n, uint8_t *buf)
+{
+    CHECK(n <= WINDOW_BYTES && at % CELL_BYTES == 0);
+    for (unsigned i = 0; i < EC_SHARDS_MAX; i++) {
+        struct source *source = &b->sources[i];
+        if (is_damage(source->why)) { /* elsewhere in it */
+            source->n_failed = 0;
+            source->why = 0;
+        }
+    }
+    b->why = 0;
+    int err = compute(b, at, n);
+    if (err == 0)
+        memcpy(buf, b->out, n);
+    return err == 0 || err == -E_CANCELED ? err : verdict(b);
 }

@@ -16,4 +16,14 @@
  * nothing of it is left here. */
 int build_shard(struct background *background, const Tarn__ChunkTask *task, uint64_t *ret_length, uint32_t *ret_digest);
 
+/* Some bytes of a shard that is here, for a repair: nothing is written. `task` must live until the end. Errors: -E_INVAL,
+ * -E_NOMEM, -E_BUSY no windows left now. */
+struct build;
+int build_ranges_begin(struct background *background, const Tarn__ChunkTask *task, struct build **ret);
+/* [at, at + n) of the shard task->shard, within a window and from a cell's border. A source that is damaged there is asked again for
+ * other ranges. Nobody has compared the result with anything yet: sources may be of another time. Errors: -E_CORRUPT all other
+ * shards answered, and fewer than k have their part; -E_UNAVAIL others might; -E_CANCELED. */
+int build_range(struct build *b, uint64_t at, size_t n, uint8_t *buf);
+void build_ranges_end(struct build *b); /* NULL allowed; frees */
+
 #endif

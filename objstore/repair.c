@@ -1,5 +1,6 @@
 #include "repair.h"
 
+#include "build.h"
 #include "cells.h"
 #include "object.pb-c.h"
 #include "common/err.h"
@@ -16,6 +17,7 @@ struct repair {
     struct volume *volume;
     const Tarn__ChunkTask *task;
     uint8_t *buf; /* CELLS_WINDOW cells */
+    struct build *others; /* of its group; NULL: not needed yet */
     bool unreachable; /* a source did not answer for some cell */
     int wrote;        /* first failure of writing */
 };
@@ -40,7 +42,17 @@ static int pull_cell(struct repair *r, const Tarn__Replica *from, uint32_t i, st
     return err;
 }
 
-/* The cell's bytes into r->buf: from our own disk or cache, when one of the two is right, else from another member. */
+/* From the other shards of its group. */
+static int compute_cell(struct repair *r, uint32_t i, struct cell cell)
+{
+    int err = r->others == NULL ? build_ranges_begin(r->background, r->task, &r->others) : 0;
+    if (err == 0)
+        err = build_range(r->others, (uint64_t)i * CELL_BYTES, cell.valid, r->buf);
+    return err == 0 && crc32c(0, r->buf, cell.valid) != cell.crc ? -E_CORRUPT : err;
+}
+
+/* The cell's bytes into r->buf: from our own disk or cache, when one of the two is right, else from another member, else
+ * from its group. */
 static int find_cell(struct repair *r, const struct chunk *c, uint32_t i, struct cell cell)
 {
     for (unsigned way = CELLS_DISK; way <= CELLS_CACHE; way++) {
@@ -60,6 +72,12 @@ static int find_cell(struct repair *r, const struct chunk *c, uint32_t i, struct
         if (err == 0 || err == -E_CANCELED)
             return err;
         r->unreachable |= err != -E_CORRUPT && err != -E_NOENT && err != -E_IO;
+    }
+    if (r->task->n_sources > 0) {
+        int err = compute_cell(r, i, cell);
+        if (err == 0 || err == -E_CANCELED)
+            return err;
+        r->unreachable |= err != -E_CORRUPT;
     }
     return r->unreachable ? -E_UNAVAIL : -E_CORRUPT;
 }
@@ -204,6 +222,7 @@ int repair_chunk(struct background *background, const Tarn__ChunkTask *task, uin
     if (err != 0)
         return err;
     err = repair_cells(&r, ret_bytes);
+    build_ranges_end(r.others);
     buffers_put(&v->buffers, MIB(1), r.buf);
     if (err == 0)
         damage_forget(&v->damages, task->chunk);

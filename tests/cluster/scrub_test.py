@@ -109,6 +109,46 @@ def a_thousand_flipped_bytes_are_never_served_and_all_repaired(c):
     settled(c)
 
 
+def new_chunk_files(c, before):
+    return [path for _, path in chunk_files(c) if path.name not in before]
+
+
+def damaged_shards_are_computed_from_their_groups(c):
+    c.bucket('coded')
+    c.ok('policy', 'set', '/coded', 'code=2+1', 'chunk=1M')
+    before, want, data_chunks = {path.name for _, path in chunk_files(c)}, {}, {}
+    for i in range(6):
+        data = pattern(2 << 20, f'coded{i}')  # two chunks: a group of its own
+        c.put(f'/coded/{i}', data)
+        want[f'/coded/{i}'] = digest(data)
+    wait_until(lambda: all(len(c.json('locate', path)) == 2 for path in want) and len(new_chunk_files(c, before)) == 18,
+               'two shards of data and one of parity for each object, no copies', 120)
+    settled(c)
+    for path in want:
+        for row in c.json('locate', path):
+            data_chunks[row['chunk']] = row['offset'] >> 20
+    flipped = set()
+    for path in new_chunk_files(c, before):
+        first = data_chunks.get(int(path.name, 16), 2)  # of no cell more than the one shard that the parity gives back
+        for cell in range(first, path.stat().st_size // CELL, 3):
+            flip(path, cell * CELL + 100 + cell)
+            flipped.add((path.name, cell))
+    assert len(flipped) >= 6 * 15 and len({name for name, _ in flipped}) == 18, len(flipped)
+    for path, right in want.items():
+        assert digest(verified_cat(c, path)) == right, path
+    told = json.loads(c.ok('scrub', '--wait', '--json'))
+    assert told['whole'] and told['complete'] and told['lost'] == 0, told
+    settled(c)
+    assert json.loads(c.ok('scrub', '--wait', '--json'))['found_cells'] == 0
+    for path, right in want.items():
+        assert digest(verified_cat(c, path)) == right, path
+    stop_stores(c)
+    code, lines = check_offline(c)
+    assert code == 0 and all(line['clean'] for line in lines), (code, lines)
+    c.restart()
+    settled(c)
+
+
 def what_is_damaged_in_the_last_copy_is_told_with_its_name_and_never_served(c):
     c.bucket('one')
     c.ok('policy', 'set', '/one', 'copies=1')
@@ -139,4 +179,5 @@ def what_is_damaged_in_the_last_copy_is_told_with_its_name_and_never_served(c):
 
 if __name__ == '__main__':
     main([a_thousand_flipped_bytes_are_never_served_and_all_repaired,
+          damaged_shards_are_computed_from_their_groups,
           what_is_damaged_in_the_last_copy_is_told_with_its_name_and_never_served], nodes=3)

@@ -1,4 +1,4 @@
-/* BUILD, VERIFY and COPY of older versions on simulated stores: every pattern of losses, sources that are damaged or lie, crashes
+/* BUILD, VERIFY, REPAIR of shards and COPY of older versions on simulated stores: every pattern of losses, sources that are damaged or lie, crashes
  * at every operation of the disk. One store makes; the shards of a group lie on three others. */
 #include "tests/unit/cmocka.h"
 
@@ -9,6 +9,7 @@
 #include "objstore/build.h"
 #include "objstore/put.h"
 #include "objstore/rebuild.h"
+#include "objstore/repair.h"
 #include "objstore/store.h"
 #include "objstore/verify.h"
 
@@ -235,6 +236,9 @@ static void task_fn(struct job *job)
     case TARN__CHUNK_TASK__KIND__VERIFY:
         job->err = verify_task(&b, job->task, &job->length, &job->digest);
         break;
+    case TARN__CHUNK_TASK__KIND__REPAIR:
+        job->err = repair_chunk(&b, job->task, &job->length);
+        break;
     default:
         job->err = rebuild_copy(&b, job->task, &job->length, &job->digest);
     }
@@ -455,6 +459,86 @@ static void tasks_that_make_no_sense(struct world *w)
     task = build_task(w, 0, 7); /* fewer than k */
     assert_int_equal(carry_out(&w->nodes[MAKER], &task, NULL, NULL), -E_UNAVAIL);
     assert_int_equal(carry_out(&w->nodes[MAKER], &(Tarn__ChunkTask){.kind = TARN__CHUNK_TASK__KIND__BUILD}, NULL, NULL), -E_INVAL);
+}
+
+/* ------------------------------------------------------------------ damaged shards */
+static int verify(struct node *node, uint64_t chunk, uint64_t generation, uint64_t *ret_length);
+
+#define REPAIR_LENGTH (12 * CELL_BYTES + 777) /* of parity; the shortest of four data shards has nine cells and a part */
+
+static int repair_shard(struct world *w, unsigned shard, uint32_t untold, uint64_t *ret_bytes)
+{
+    Tarn__ChunkTask task = build_task(w, shard, untold | 1u << shard);
+    task.kind = TARN__CHUNK_TASK__KIND__REPAIR;
+    task.chunk = SHARD_CHUNK(shard);
+    return carry_out(holder(w, shard), &task, ret_bytes, NULL);
+}
+static void expect_whole(struct world *w, unsigned shard)
+{
+    assert_int_equal(verify(holder(w, shard), SHARD_CHUNK(shard), GENERATION, NULL), 0);
+    assert_int_equal(compare_chunk(holder(w, shard), SHARD_CHUNK(shard), w->shards[shard], w->lengths[shard], NULL), 0);
+}
+
+/* No shard is whole, and of each cell there are enough. */
+static void damaged_shards_repair_each_other(struct world *w)
+{
+    uint64_t bytes;
+    group_make(w, 4, 2, REPAIR_LENGTH, false);
+    for (unsigned i = 0; i < 6; i++) {
+        corrupt(holder(w, i), SHARD_CHUNK(i), i * CELL_BYTES + 100 + i);
+        if (i < 5) /* the last cell, which is not full; three shards are as long as the parity */
+            corrupt(holder(w, i), SHARD_CHUNK(i), w->lengths[i] - 1);
+    }
+    corrupt(holder(w, 1), SHARD_CHUNK(1), 8 * CELL_BYTES); /* as many of one cell as there is parity */
+    corrupt(holder(w, 4), SHARD_CHUNK(4), 8 * CELL_BYTES + 1);
+    for (unsigned i = 0; i < 6; i++) {
+        assert_int_equal(verify(holder(w, i), SHARD_CHUNK(i), GENERATION, NULL), -E_CORRUPT);
+        assert_int_equal(repair_shard(w, i, 0, &bytes), 0);
+        assert_int_equal(bytes, 0);
+        expect_whole(w, i);
+    }
+    assert_int_equal(repair_shard(w, 0, 0, &bytes), 0); /* the task comes again */
+}
+
+static void more_damage_than_parity_stays_and_the_rest_is_repaired(struct world *w)
+{
+    uint64_t bytes;
+    group_make(w, 4, 2, REPAIR_LENGTH, false);
+    for (unsigned i = 0; i < 3; i++)
+        corrupt(holder(w, i), SHARD_CHUNK(i), 5 * CELL_BYTES + 9);
+    corrupt(holder(w, 0), SHARD_CHUNK(0), 3);
+    assert_int_equal(repair_shard(w, 0, 0, &bytes), -E_CORRUPT);
+    assert_int_equal(bytes, CELL_BYTES);
+    assert_int_equal(verify(holder(w, 0), SHARD_CHUNK(0), GENERATION, &bytes), -E_CORRUPT);
+    assert_int_equal(bytes, 5 * CELL_BYTES);
+    assert_int_equal(repair_shard(w, 0, 1u << 5, &bytes), -E_UNAVAIL); /* one of the group is down: it may have the bytes */
+}
+
+static void a_shard_is_not_repaired_from_those_that_are_away(struct world *w)
+{
+    uint64_t bytes;
+    group_make(w, 3, 2, 100000, false);
+    corrupt(holder(w, 0), SHARD_CHUNK(0), 70000);
+    sim_isolate(w->nodes[2].host, true); /* shards 1 and 4 */
+    corrupt(holder(w, 2), SHARD_CHUNK(2), 70000);
+    assert_int_equal(repair_shard(w, 0, 0, &bytes), -E_UNAVAIL);
+    assert_int_equal(bytes, CELL_BYTES);
+    sim_isolate(w->nodes[2].host, false);
+    assert_int_equal(repair_shard(w, 0, 0, &bytes), 0);
+    expect_whole(w, 0);
+}
+
+/* Same generation, same length, right checksums of its own: what is computed from it has not the checksum of the cell. */
+static void a_shard_with_other_bytes_does_no_harm(struct world *w)
+{
+    uint64_t bytes;
+    group_make(w, 2, 1, 100000, false);
+    delete_chunk(holder(w, 2), SHARD_CHUNK(2));
+    write_chunk(holder(w, 2), SHARD_CHUNK(2), GENERATION, 0, w->shards[0], w->lengths[2], true, NULL);
+    corrupt(holder(w, 0), SHARD_CHUNK(0), 10);
+    assert_int_equal(repair_shard(w, 0, 0, &bytes), -E_CORRUPT);
+    assert_int_equal(verify(holder(w, 0), SHARD_CHUNK(0), GENERATION, &bytes), -E_CORRUPT);
+    assert_int_equal(bytes, 0);
 }
 
 /* Its answer was lost: it comes again. What is there and right stays; what is damaged, or another version, is made anew. */
@@ -763,6 +847,10 @@ SIM_TEST(a_source_has_several_copies)
 SIM_TEST(a_store_that_does_not_answer)
 SIM_TEST(shards_of_zeros)
 SIM_TEST(tasks_that_make_no_sense)
+SIM_TEST(damaged_shards_repair_each_other)
+SIM_TEST(more_damage_than_parity_stays_and_the_rest_is_repaired)
+SIM_TEST(a_shard_is_not_repaired_from_those_that_are_away)
+SIM_TEST(a_shard_with_other_bytes_does_no_harm)
 SIM_TEST(the_same_task_twice)
 SIM_TEST(what_was_written_is_read_back)
 SIM_TEST(verifying)
@@ -786,6 +874,10 @@ int main(void)
         cmocka_unit_test(test_a_store_that_does_not_answer),
         cmocka_unit_test(test_shards_of_zeros),
         cmocka_unit_test(test_tasks_that_make_no_sense),
+        cmocka_unit_test(test_damaged_shards_repair_each_other),
+        cmocka_unit_test(test_more_damage_than_parity_stays_and_the_rest_is_repaired),
+        cmocka_unit_test(test_a_shard_is_not_repaired_from_those_that_are_away),
+        cmocka_unit_test(test_a_shard_with_other_bytes_does_no_harm),
         cmocka_unit_test(test_the_same_task_twice),
         cmocka_unit_test(test_what_was_written_is_read_back),
         cmocka_unit_test(test_verifying),
