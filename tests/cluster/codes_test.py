@@ -26,8 +26,9 @@ def holders(c, path):
 
 
 def coded(c, paths):
-    """Every chunk of them lies on one node, as coded chunks do."""
-    return all(len(nodes) == 1 for path in paths for nodes in holders(c, path).values())
+    """Every chunk of them lies on one node, as coded chunks do, and is called so."""
+    return all(len(nodes) == 1 for path in paths for nodes in holders(c, path).values()) and \
+        all(row['coded'] and row['form'] == 'coded' for path in paths for row in c.json('locate', path))
 
 
 class Readers:

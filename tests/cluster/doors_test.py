@@ -86,8 +86,10 @@ def the_placement_service_tells_what_locate_tells(c):
     done = ask(c.env['AWS_SECRET_ACCESS_KEY'])
     assert done.code == 0, done
     rows = [json.loads(line) for line in done.out.splitlines()]
-    want = [r['host'] for r in c.json('locate', '/doors/located')]
-    assert rows[0]['path'] == '/doors/located' and rows[0]['chunks'][0]['hosts'] == want, rows
+    located = c.json('locate', '/doors/located')
+    chunk = rows[0]['chunks'][0]
+    assert rows[0]['path'] == '/doors/located' and chunk['hosts'] == [r['host'] for r in located], rows
+    assert all((r['form'], r['coded']) == (chunk['form'], chunk['coded']) == ('replicated', False) for r in located), rows
     assert rows[1]['path'] == '/doors/nowhere' and 'chunks' not in rows[1], rows
     assert ask('wrong').code != 0
 
