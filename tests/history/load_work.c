@@ -401,13 +401,15 @@ static void work_lock(struct load *load, struct load_worker *worker)
         lease_lock_closed(meta_leases(load->meta), load->locks[key]);
 }
 
-/* Half of the time a reader asks nothing: one that hangs in a question would not use what it knows while it is cut off. */
-static bool only_here(struct load *load)
+/* Half of the time a reader asks nothing, two of them in turn: one that hangs in a question would not use what it knows while it
+ * is cut off. */
+static bool only_here(struct load *load, const struct load_worker *worker)
 {
-    return load->options.leases && (load_now(load) / GLANCE_NS + load->options.client) % 2 == 0;
+    uint64_t turn = load_now(load) / GLANCE_NS + load->options.client + (load->options.workers - worker->number);
+    return load->options.leases && turn % 2 == 0;
 }
 
-static void work_look(struct load *load)
+static void work_look(struct load *load, const struct load_worker *worker)
 {
     static const uint8_t verbs[] = {VERB_LOOKUP, VERB_LIST};
     struct history_op stat = {.kind = HISTORY_SIZE, .verb = VERB_STAT, .key = (uint32_t)load_draw(load, LOAD_SIZES)};
@@ -415,7 +417,7 @@ static void work_look(struct load *load)
                               .verb = verbs[load_draw(load, ARRAY_SIZE(verbs))],
                               .key = (uint32_t)load_draw(load, LOAD_DIRECTORIES),
                               .a = load_draw(load, HISTORY_NAMES)};
-    bool here = only_here(load);
+    bool here = only_here(load, worker);
     if (load_draw(load, 2) == 0) {
         if (!here || load_is_cached(load, load->sizes[stat.key], &load->size_caches[stat.key], &stat))
             size_do(load, &stat);
@@ -444,7 +446,7 @@ void load_work(struct load *load, struct load_worker *worker)
 {
     uint64_t what = load_draw(load, load->options.snapshots ? 26 : 24);
     if (worker->number > load->options.workers - load->options.readers)
-        work_look(load);
+        work_look(load, worker);
     else if (what < 8)
         work_directory(load);
     else if (what < 13)
