@@ -3,170 +3,9 @@
 #include <stdio.h>
 
 #include "common/prng.h"
-#include "metadata/group_make.h"
-#include "metadata/heal_state.h"
-#include "metadata/kv.h"
-#include "world.h"
+#include "coded_world.h"
 
-#define SECOND 1000000000ull
-#define LENGTH MIB(64)
-#define DIGEST 77
-#define NODES_MAX_HERE 16
-
-struct cluster_world {
-    struct world w;
-    uint32_t nodes;
-    bool down[NODES_MAX_HERE + 1];
-};
-
-static void begin(struct cluster_world *c, unsigned nodes, unsigned racks)
-{
-    *c = (struct cluster_world){0};
-    world_init(&c->w);
-    for (unsigned i = 0; i < nodes; i++) {
-        char name[8], rack[24];
-        snprintf(name, sizeof name, "n%u", i + 1);
-        snprintf(rack, sizeof rack, "/s/r%u", i % racks);
-        assert_int_equal(world_node(&c->w, name, rack), ++c->nodes);
-    }
-    assert_int_equal(world_make(&c->w, TARN__FILE_TYPE__FT_DIR, "/", "d", 0755), 0);
-}
-
-static void end(struct cluster_world *c)
-{
-    world_check(&c->w);
-    world_fini(&c->w);
-}
-
-static int policy_set(struct cluster_world *c, uint32_t mask, const Tarn__Policy *to)
-{
-    Tarn__Where at = TARN__WHERE__INIT;
-    at.path = "/d";
-    Tarn__PolicySet m = TARN__POLICY_SET__INIT;
-    m.where = &at;
-    m.mask = mask;
-    m.policy = (Tarn__Policy *)to;
-    return world_apply(&c->w, OP_POLICY_SET, &m.base, &m.ctx);
-}
-
-static void code(struct cluster_world *c, uint32_t k, uint32_t m)
-{
-    Tarn__Policy to = TARN__POLICY__INIT;
-    to.code_k = k;
-    to.code_m = m;
-    assert_int_equal(policy_set(c, 16, &to), 0);
-}
-
-static void copies(struct cluster_world *c, uint32_t n)
-{
-    Tarn__Policy to = TARN__POLICY__INIT;
-    to.copies = n;
-    assert_int_equal(policy_set(c, 1, &to), 0);
-}
-
-/* An object of `n` chunks; their ids. */
-static void put(struct cluster_world *c, const char *name, unsigned n, uint64_t *ret_chunks)
-{
-    Tarn__Where at = TARN__WHERE__INIT;
-    at.path = "/d";
-    uint64_t lengths[64];
-    Tarn__UploadPart part = TARN__UPLOAD_PART__INIT, *parts[] = {&part};
-    for (unsigned i = 0; i < n; i++) {
-        Tarn__UploadChunk m = TARN__UPLOAD_CHUNK__INIT;
-        m.near = &at;
-        m.upload = part.upload;
-        m.index = i;
-        assert_int_equal(world_apply(&c->w, OP_UPLOAD_CHUNK, &m.base, &m.ctx), 0);
-        const Tarn__UploadChunkReply *reply = world_reply(&c->w, &tarn__upload_chunk_reply__descriptor);
-        ret_chunks[i] = reply->extent->chunk;
-        part.upload = reply->upload;
-        lengths[i] = LENGTH;
-    }
-    part.lengths = lengths;
-    part.n_lengths = n;
-    Tarn__NewObject object = TARN__NEW_OBJECT__INIT;
-    object.parent = &at;
-    object.path = (char *)name;
-    object.parts = parts;
-    object.n_parts = 1;
-    Tarn__ObjectCommit commit = TARN__OBJECT_COMMIT__INIT;
-    commit.object = &object;
-    assert_int_equal(world_apply(&c->w, OP_OBJECT_COMMIT, &commit.base, &commit.ctx), 0);
-}
-
-static bool chunk_find(struct cluster_world *c, uint64_t id, struct chunk *ret)
-{
-    struct key key = key_1(TABLE_CHUNK, id);
-    struct kv_txn *txn;
-    struct kv_val value;
-    assert_int_equal(kv_begin(c->w.kv, false, &txn), 0);
-    bool found = kv_get(txn, key.data, key.len, &value) == 0;
-    if (found)
-        assert_int_equal(chunk_decode(id, value.data, value.len, ret), 0);
-    kv_abort(txn);
-    return found;
-}
-
-static struct chunk chunk_of(struct cluster_world *c, uint64_t id)
-{
-    struct chunk chunk;
-    assert_true(chunk_find(c, id, &chunk));
-    return chunk;
-}
-
-static unsigned live(const struct chunk *chunk)
-{
-    unsigned n = 0;
-    for (unsigned i = 0; i < chunk->n_replicas; i++)
-        n += (chunk->replicas[i].flags & REPLICA_READY) != 0;
-    return n;
-}
-
-static struct group group_of(struct cluster_world *c, uint64_t id)
-{
-    struct key key = key_1(TABLE_GROUP, id);
-    struct kv_txn *txn;
-    struct kv_val value;
-    struct group group;
-    assert_int_equal(kv_begin(c->w.kv, false, &txn), 0);
-    assert_int_equal(kv_get(txn, key.data, key.len, &value), 0);
-    assert_int_equal(group_decode(id, value.data, value.len, &group), 0);
-    kv_abort(txn);
-    return group;
-}
-
-static void work(struct cluster_world *c)
-{
-    for (unsigned i = 0; i < 50 && world_work(&c->w); i++)
-        ;
-}
-
-/* Stores that are up do what they are told, until `seconds` have passed. */
-static void run(struct cluster_world *c, unsigned seconds)
-{
-    for (unsigned s = 0; s < seconds; s++) {
-        work(c);
-        for (uint32_t node = 1; node <= c->nodes; node++)
-            if (!c->down[node])
-                (void)world_do_tasks(&c->w, node, DIGEST, LENGTH);
-        c->w.now += SECOND;
-    }
-}
-
-static void set_up(struct cluster_world *c, uint32_t node, bool up)
-{
-    c->down[node] = !up;
-    world_node_set(&c->w, node, up);
-}
-
-static const Tarn__HealStatusReply *status(struct cluster_world *c)
-{
-    Tarn__HealStatus m = TARN__HEAL_STATUS__INIT;
-    assert_int_equal(world_query(&c->w, OP_HEAL_STATUS, &m.base, &m.ctx), 0);
-    return world_reply(&c->w, &tarn__heal_status_reply__descriptor);
-}
-
-static const Tarn__GroupReply *group_get_op(struct cluster_world *c, uint64_t id)
+static const Tarn__GroupReply *group_get_op(struct coded_world *c, uint64_t id)
 {
     Tarn__GroupGet m = TARN__GROUP_GET__INIT;
     m.group = id;
@@ -174,29 +13,17 @@ static const Tarn__GroupReply *group_get_op(struct cluster_world *c, uint64_t id
     return world_reply(&c->w, &tarn__group_reply__descriptor);
 }
 
-/* A coded object under /d/o; its chunks. */
-static void coded(struct cluster_world *c, unsigned nodes, uint32_t k, uint32_t m, unsigned n, uint64_t *chunks)
-{
-    begin(c, nodes, nodes);
-    code(c, k, m);
-    put(c, "o", n, chunks);
-    run(c, 8);
-    for (unsigned i = 0; i < n; i++)
-        assert_true(chunk_of(c, chunks[i]).coded);
-    world_check(&c->w);
-}
-
 /* ------------------------------------------------------------------ made */
 static void chunks_of_a_file_become_a_group_on_different_nodes(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    coded(&c, 6, 4, 2, 4, chunks);
-    uint64_t id = chunk_of(&c, chunks[0]).group;
-    struct group g = group_of(&c, id);
+    coded_object(&c, 6, 4, 2, 4, chunks);
+    uint64_t id = coded_chunk(&c, chunks[0]).group;
+    struct group g = coded_group(&c, id);
     bool used[NODES_MAX_HERE + 1] = {false};
     for (unsigned i = 0; i < 6; i++) {
-        struct chunk chunk = chunk_of(&c, g.shards[i].chunk);
+        struct chunk chunk = coded_chunk(&c, g.shards[i].chunk);
         assert_int_equal(chunk.n_replicas, 1); /* copies beyond the shard are gone */
         assert_int_equal(chunk.kind, i < 4 ? CHUNK_DATA : CHUNK_PARITY);
         assert_false(used[chunk.replicas[0].disk]);
@@ -206,382 +33,317 @@ static void chunks_of_a_file_become_a_group_on_different_nodes(void **state)
     assert_int_equal(g.known, 63);
     assert_int_equal(group_level(&g), 3); /* three disks to lose before data is lost */
     assert_int_equal(world_status(&c.w)->by_copies[3], 6);
-    assert_int_equal(status(&c)->below_target, 0);
-    assert_int_equal(status(&c)->groups, 1);
+    assert_int_equal(coded_status(&c)->below_target, 0);
+    assert_int_equal(coded_status(&c)->groups, 1);
     const Tarn__GroupReply *reply = group_get_op(&c, id);
     assert_int_equal(reply->n_shards, 6);
     assert_int_equal(reply->k, 4);
     assert_int_equal(reply->shards[5]->n_replicas, 1);
     assert_int_equal(reply->length, LENGTH);
-    end(&c);
+    coded_end(&c);
 }
 
 static void what_is_left_of_a_file_is_coded_with_zeros_and_one_alone_is_not(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[6], one;
-    coded(&c, 6, 4, 2, 6, chunks);
-    struct group g = group_of(&c, chunk_of(&c, chunks[5]).group);
+    coded_object(&c, 6, 4, 2, 6, chunks);
+    struct group g = coded_group(&c, coded_chunk(&c, chunks[5]).group);
     assert_int_equal(g.k, 4);
     assert_int_equal(g.shards[2].chunk, 0);
     assert_int_equal(g.shards[3].chunk, 0);
     assert_int_equal(group_level(&g), 3);
-    put(&c, "one", 1, &one);
-    run(&c, 10);
-    assert_false(chunk_of(&c, one).coded);
-    struct chunk chunk = chunk_of(&c, one);
-    assert_int_equal(live(&chunk), 3);
-    assert_int_equal(status(&c)->below_target, 0);
-    end(&c);
+    coded_put(&c, "one", 1, &one);
+    coded_run(&c, 10);
+    assert_false(coded_chunk(&c, one).coded);
+    struct chunk chunk = coded_chunk(&c, one);
+    assert_int_equal(coded_live(&chunk), 3);
+    assert_int_equal(coded_status(&c)->below_target, 0);
+    coded_end(&c);
 }
 
 static void with_too_few_nodes_copies_stay_and_are_told(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    begin(&c, 5, 5);
-    code(&c, 4, 2);
-    put(&c, "o", 4, chunks);
-    run(&c, 10);
-    struct chunk chunk = chunk_of(&c, chunks[0]);
+    coded_begin(&c, 5, 5);
+    coded_code(&c, 4, 2);
+    coded_put(&c, "o", 4, chunks);
+    coded_run(&c, 10);
+    struct chunk chunk = coded_chunk(&c, chunks[0]);
     assert_false(chunk.coded);
-    assert_int_equal(live(&chunk), 3);
-    assert_int_equal(status(&c)->reduced, 4);
+    assert_int_equal(coded_live(&chunk), 3);
+    assert_int_equal(coded_status(&c)->reduced, 4);
     assert_int_equal(world_node(&c.w, "n6", "/s/r9"), ++c.nodes);
-    run(&c, 10);
-    assert_true(chunk_of(&c, chunks[0]).coded);
-    assert_int_equal(status(&c)->reduced, 0);
-    end(&c);
+    coded_run(&c, 10);
+    assert_true(coded_chunk(&c, chunks[0]).coded);
+    assert_int_equal(coded_status(&c)->reduced, 0);
+    coded_end(&c);
 }
 
 /* The disks that make the parity have copies already: nothing but the parity is written. */
 static void new_chunks_lie_so_that_coding_moves_nothing(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[8];
-    begin(&c, 9, 9);
-    code(&c, 4, 2);
-    put(&c, "o", 8, chunks);
+    coded_begin(&c, 9, 9);
+    coded_code(&c, 4, 2);
+    coded_put(&c, "o", 8, chunks);
     for (unsigned half = 0; half < 2; half++) {
-        uint32_t common = chunk_of(&c, chunks[4 * half]).replicas[1].disk;
+        uint32_t common = coded_chunk(&c, chunks[4 * half]).replicas[1].disk;
         bool first[NODES_MAX_HERE + 1] = {false};
         for (unsigned i = 4 * half; i < 4 * half + 4; i++) {
-            struct chunk chunk = chunk_of(&c, chunks[i]);
+            struct chunk chunk = coded_chunk(&c, chunks[i]);
             assert_int_equal(chunk.n_replicas, 3);
             assert_int_equal(chunk.replicas[1].disk, common);
             assert_false(first[chunk.replicas[0].disk]);
             first[chunk.replicas[0].disk] = true;
         }
     }
-    run(&c, 8);
-    struct group g = group_of(&c, chunk_of(&c, chunks[0]).group);
-    assert_int_equal(chunk_of(&c, g.shards[4].chunk).kind, CHUNK_PARITY);
-    assert_int_equal(status(&c)->copied_bytes, 0);
-    end(&c);
+    coded_run(&c, 8);
+    struct group g = coded_group(&c, coded_chunk(&c, chunks[0]).group);
+    assert_int_equal(coded_chunk(&c, g.shards[4].chunk).kind, CHUNK_PARITY);
+    assert_int_equal(coded_status(&c)->copied_bytes, 0);
+    coded_end(&c);
 }
 
 /* Affinity puts all chunks on the same nodes: coding moves what must be moved, in one go. */
 static void chunks_that_share_their_nodes_are_spread(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    begin(&c, 7, 7);
+    coded_begin(&c, 7, 7);
     Tarn__Policy to = TARN__POLICY__INIT;
     to.affinity = "study";
-    assert_int_equal(policy_set(&c, 8, &to), 0);
-    code(&c, 4, 2);
-    put(&c, "o", 4, chunks);
-    run(&c, 12);
+    assert_int_equal(coded_policy(&c, 8, &to), 0);
+    coded_code(&c, 4, 2);
+    coded_put(&c, "o", 4, chunks);
+    coded_run(&c, 12);
     for (unsigned i = 0; i < 4; i++)
-        assert_true(chunk_of(&c, chunks[i]).coded);
+        assert_true(coded_chunk(&c, chunks[i]).coded);
     assert_int_equal(world_status(&c.w)->by_copies[3], 6);
-    end(&c);
+    coded_end(&c);
 }
 
 /* ------------------------------------------------------------------ aborts and late reports */
-/* One task's answer, given by hand. */
-static Tarn__NodeBeatReply *tasks_of(struct cluster_world *c, uint32_t node)
-{
-    struct kv_txn *txn;
-    uint8_t *packed;
-    size_t len;
-    assert_int_equal(kv_begin(c->w.kv, false, &txn), 0);
-    assert_int_equal(fsm_node_tasks(txn, node, 1000, &packed, &len), 0);
-    kv_abort(txn);
-    Tarn__NodeBeatReply *beat = tarn__node_beat_reply__unpack(NULL, len, packed);
-    free(packed);
-    assert_non_null(beat);
-    return beat;
-}
-
-static void report(struct cluster_world *c, uint32_t node, const Tarn__ChunkTask *task, int status_code, uint32_t digest)
-{
-    Tarn__ChunkTaskDone done = TARN__CHUNK_TASK_DONE__INIT, *one[] = {&done};
-    done.id = task->id;
-    done.chunk = task->chunk;
-    done.generation = task->generation;
-    done.kind = task->kind;
-    done.status = (uint32_t)status_code;
-    done.length = LENGTH;
-    done.digest = digest;
-    Tarn__ChunkTasksDone m = TARN__CHUNK_TASKS_DONE__INIT;
-    m.node = node;
-    m.n_done = 1;
-    m.done = one;
-    assert_int_equal(world_apply(&c->w, OP_CHUNK_TASKS_DONE, &m.base, NULL), 0);
-}
-
-/* Seals are answered and the group is begun; its builds and verifications wait. */
-static void making(struct cluster_world *c, unsigned nodes, uint64_t *chunks)
-{
-    begin(c, nodes, nodes);
-    code(c, 4, 2);
-    put(c, "o", 4, chunks);
-    work(c);
-    for (uint32_t node = 1; node <= c->nodes; node++)
-        (void)world_do_tasks(&c->w, node, DIGEST, LENGTH);
-    work(c);
-    assert_int_equal(status(c)->coding, 1);
-    for (unsigned i = 0; i < 4; i++) {
-        struct chunk chunk = chunk_of(c, chunks[i]);
-        assert_false(chunk.coded);
-        assert_int_equal(live(&chunk), 3); /* nothing goes before the flip */
-    }
-    world_check(&c->w);
-}
-
-/* Answers every task of the kind; the first one that is met is answered with `bad` instead. */
-static unsigned answer(struct cluster_world *c, Tarn__ChunkTask__Kind kind, int bad, bool all)
-{
-    unsigned n = 0;
-    for (uint32_t node = 1; node <= c->nodes; node++) {
-        Tarn__NodeBeatReply *beat = tasks_of(c, node);
-        for (size_t i = 0; i < beat->n_tasks; i++)
-            if (beat->tasks[i]->kind == kind && (all || n == 0))
-                report(c, node, beat->tasks[i], n++ == 0 ? bad : 0, DIGEST);
-        tarn__node_beat_reply__free_unpacked(beat, NULL);
-    }
-    return n;
-}
-
 static void a_failed_verification_or_build_gives_it_up_and_it_is_tried_again(void **state)
 {
     static const Tarn__ChunkTask__Kind kinds[] = {TARN__CHUNK_TASK__KIND__VERIFY, TARN__CHUNK_TASK__KIND__BUILD};
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
-        struct cluster_world c;
+        struct coded_world c;
         uint64_t chunks[4];
-        making(&c, 6, chunks);
-        assert_int_equal(answer(&c, kinds[i], E_CORRUPT, false), 1);
-        assert_int_equal(status(&c)->coding, 0);
-        struct chunk chunk = chunk_of(&c, chunks[0]);
+        coded_making(&c, 6, chunks);
+        assert_int_equal(coded_answer(&c, kinds[i], E_CORRUPT, false), 1);
+        assert_int_equal(coded_status(&c)->coding, 0);
+        struct chunk chunk = coded_chunk(&c, chunks[0]);
         assert_int_equal(chunk.group, 0);
-        assert_int_equal(live(&chunk), 3);
+        assert_int_equal(coded_live(&chunk), 3);
         world_check(&c.w);
-        run(&c, 10);
-        assert_true(chunk_of(&c, chunks[0]).coded);
+        coded_run(&c, 10);
+        assert_true(coded_chunk(&c, chunks[0]).coded);
         assert_int_equal(world_status(&c.w)->by_copies[3], 6);
-        end(&c);
+        coded_end(&c);
     }
 }
 
 static void reports_of_an_earlier_attempt_do_not_count(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    making(&c, 6, chunks);
-    struct group first = group_of(&c, chunk_of(&c, chunks[0]).group);
+    coded_making(&c, 6, chunks);
+    struct group first = coded_group(&c, coded_chunk(&c, chunks[0]).group);
     Tarn__NodeBeatReply *old[7];
     for (uint32_t node = 1; node <= 6; node++)
-        old[node] = tasks_of(&c, node);
-    assert_int_equal(answer(&c, TARN__CHUNK_TASK__KIND__VERIFY, E_CORRUPT, false), 1);
+        old[node] = coded_tasks(&c, node);
+    assert_int_equal(coded_answer(&c, TARN__CHUNK_TASK__KIND__VERIFY, E_CORRUPT, false), 1);
     c.w.now += 5 * SECOND;
-    work(&c);
-    struct group second = group_of(&c, chunk_of(&c, chunks[0]).group);
+    coded_work(&c);
+    struct group second = coded_group(&c, coded_chunk(&c, chunks[0]).group);
     assert_true(second.id > first.id);
     for (uint32_t node = 1; node <= 6; node++)
         for (size_t i = 0; i < old[node]->n_tasks; i++)
-            report(&c, node, old[node]->tasks[i], 0, DIGEST);
-    second = group_of(&c, second.id);
+            coded_report(&c, node, old[node]->tasks[i], 0, DIGEST);
+    second = coded_group(&c, second.id);
     assert_int_equal(second.done, 0);
     for (uint32_t node = 1; node <= 6; node++)
         tarn__node_beat_reply__free_unpacked(old[node], NULL);
-    run(&c, 3);
-    assert_true(chunk_of(&c, chunks[0]).coded);
-    end(&c);
+    coded_run(&c, 3);
+    assert_true(coded_chunk(&c, chunks[0]).coded);
+    coded_end(&c);
 }
 
 static void the_same_report_twice_is_one(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    making(&c, 6, chunks);
+    coded_making(&c, 6, chunks);
     for (uint32_t node = 1; node <= 6; node++) {
-        Tarn__NodeBeatReply *beat = tasks_of(&c, node);
+        Tarn__NodeBeatReply *beat = coded_tasks(&c, node);
         for (unsigned twice = 0; twice < 2; twice++)
             for (size_t i = 0; i < beat->n_tasks; i++)
-                report(&c, node, beat->tasks[i], 0, DIGEST);
+                coded_report(&c, node, beat->tasks[i], 0, DIGEST);
         tarn__node_beat_reply__free_unpacked(beat, NULL);
     }
-    assert_true(chunk_of(&c, chunks[0]).coded);
-    run(&c, 3);
-    end(&c);
+    assert_true(coded_chunk(&c, chunks[0]).coded);
+    coded_run(&c, 3);
+    coded_end(&c);
 }
 
-static void unlink_object(struct cluster_world *c)
+static void unlink_object(struct coded_world *c)
 {
     assert_int_equal(world_unlink(&c->w, "/d", "o", false), 0);
 }
 
 static void a_member_that_dies_while_the_group_is_made_ends_it(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    making(&c, 6, chunks);
+    coded_making(&c, 6, chunks);
     unlink_object(&c);
-    run(&c, 5);
+    coded_run(&c, 5);
     struct chunk chunk;
     for (unsigned i = 0; i < 4; i++)
-        assert_false(chunk_find(&c, chunks[i], &chunk));
+        assert_false(coded_chunk_find(&c, chunks[i], &chunk));
     assert_int_equal(world_status(&c.w)->chunks, 0);
-    assert_int_equal(status(&c)->coding, 0);
-    end(&c);
+    assert_int_equal(coded_status(&c)->coding, 0);
+    coded_end(&c);
 }
 
 static void a_builder_that_goes_away_ends_it_and_others_build(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    making(&c, 7, chunks);
-    struct group g = group_of(&c, chunk_of(&c, chunks[0]).group);
-    set_up(&c, g.next[4].keeper, false);
-    run(&c, 5);
-    assert_false(chunk_of(&c, chunks[0]).coded); /* it may come back */
-    run(&c, 45);
-    assert_true(chunk_of(&c, chunks[0]).coded);
+    coded_making(&c, 7, chunks);
+    struct group g = coded_group(&c, coded_chunk(&c, chunks[0]).group);
+    coded_set_up(&c, g.next[4].keeper, false);
+    coded_run(&c, 5);
+    assert_false(coded_chunk(&c, chunks[0]).coded); /* it may come back */
+    coded_run(&c, 45);
+    assert_true(coded_chunk(&c, chunks[0]).coded);
     assert_int_equal(world_status(&c.w)->by_copies[3], 6);
-    end(&c);
+    coded_end(&c);
 }
 
 /* ------------------------------------------------------------------ lost shards */
 static void lost_shards_lower_the_level_and_are_computed_anew(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    coded(&c, 8, 4, 2, 4, chunks);
-    struct group g = group_of(&c, chunk_of(&c, chunks[0]).group);
-    uint32_t data = chunk_of(&c, chunks[1]).replicas[0].disk, parity = chunk_of(&c, g.shards[4].chunk).replicas[0].disk;
-    set_up(&c, data, false);
-    work(&c);
+    coded_object(&c, 8, 4, 2, 4, chunks);
+    struct group g = coded_group(&c, coded_chunk(&c, chunks[0]).group);
+    uint32_t data = coded_chunk(&c, chunks[1]).replicas[0].disk, parity = coded_chunk(&c, g.shards[4].chunk).replicas[0].disk;
+    coded_set_up(&c, data, false);
+    coded_work(&c);
     assert_int_equal(world_status(&c.w)->by_copies[2], 6);
-    assert_int_equal(status(&c)->below_target, 1);
-    assert_int_equal(status(&c)->missing_bytes, LENGTH);
-    set_up(&c, parity, false);
-    work(&c);
+    assert_int_equal(coded_status(&c)->below_target, 1);
+    assert_int_equal(coded_status(&c)->missing_bytes, LENGTH);
+    coded_set_up(&c, parity, false);
+    coded_work(&c);
     assert_int_equal(world_status(&c.w)->by_copies[1], 6);
-    assert_int_equal(status(&c)->below_target, 2);
+    assert_int_equal(coded_status(&c)->below_target, 2);
     world_check(&c.w);
-    run(&c, 60);
+    coded_run(&c, 60);
     assert_int_equal(world_status(&c.w)->by_copies[3], 6);
-    assert_int_equal(status(&c)->below_target, 0);
-    set_up(&c, data, true); /* comes back: one of the two goes */
-    set_up(&c, parity, true);
-    run(&c, 10);
-    struct chunk chunk = chunk_of(&c, chunks[1]);
-    assert_int_equal(live(&chunk), 1);
+    assert_int_equal(coded_status(&c)->below_target, 0);
+    coded_set_up(&c, data, true); /* comes back: one of the two goes */
+    coded_set_up(&c, parity, true);
+    coded_run(&c, 10);
+    struct chunk chunk = coded_chunk(&c, chunks[1]);
+    assert_int_equal(coded_live(&chunk), 1);
     assert_int_equal(world_status(&c.w)->by_copies[3], 6);
-    assert_int_equal(status(&c)->weak, 0);
-    end(&c);
+    assert_int_equal(coded_status(&c)->weak, 0);
+    coded_end(&c);
 }
 
 static void more_lost_shards_than_parity_are_told_as_lost_until_they_come_back(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[2];
-    coded(&c, 3, 2, 1, 2, chunks);
-    uint32_t first = chunk_of(&c, chunks[0]).replicas[0].disk, second = chunk_of(&c, chunks[1]).replicas[0].disk;
-    set_up(&c, first, false);
-    work(&c);
+    coded_object(&c, 3, 2, 1, 2, chunks);
+    uint32_t first = coded_chunk(&c, chunks[0]).replicas[0].disk, second = coded_chunk(&c, chunks[1]).replicas[0].disk;
+    coded_set_up(&c, first, false);
+    coded_work(&c);
     assert_int_equal(world_status(&c.w)->by_copies[1], 3);
-    set_up(&c, second, false);
-    work(&c);
+    coded_set_up(&c, second, false);
+    coded_work(&c);
     assert_int_equal(world_status(&c.w)->by_copies[0], 2);
     assert_int_equal(world_status(&c.w)->by_copies[1], 1);
-    assert_int_equal(status(&c)->lost, 2);
+    assert_int_equal(coded_status(&c)->lost, 2);
     world_check(&c.w);
-    set_up(&c, first, true);
-    work(&c);
+    coded_set_up(&c, first, true);
+    coded_work(&c);
     assert_int_equal(world_status(&c.w)->by_copies[1], 3);
-    set_up(&c, second, true);
-    work(&c);
+    coded_set_up(&c, second, true);
+    coded_work(&c);
     assert_int_equal(world_status(&c.w)->by_copies[2], 3);
-    end(&c);
+    coded_end(&c);
 }
 
 static void a_shard_is_not_built_beside_another_one(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    coded(&c, 6, 4, 2, 4, chunks);
-    set_up(&c, chunk_of(&c, chunks[1]).replicas[0].disk, false);
-    run(&c, 60);
-    assert_int_equal(status(&c)->below_target, 1); /* six nodes are needed, there are five */
+    coded_object(&c, 6, 4, 2, 4, chunks);
+    coded_set_up(&c, coded_chunk(&c, chunks[1]).replicas[0].disk, false);
+    coded_run(&c, 60);
+    assert_int_equal(coded_status(&c)->below_target, 1); /* six nodes are needed, there are five */
     assert_int_equal(world_node(&c.w, "n7", "/s/r9"), ++c.nodes);
-    run(&c, 10);
-    assert_int_equal(status(&c)->below_target, 0);
-    end(&c);
+    coded_run(&c, 10);
+    assert_int_equal(coded_status(&c)->below_target, 0);
+    coded_end(&c);
 }
 
 static void a_drained_disk_gives_its_shards_away(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    coded(&c, 7, 4, 2, 4, chunks);
-    uint32_t node = chunk_of(&c, chunks[2]).replicas[0].disk;
+    coded_object(&c, 7, 4, 2, 4, chunks);
+    uint32_t node = coded_chunk(&c, chunks[2]).replicas[0].disk;
     Tarn__NodeDrain m = TARN__NODE_DRAIN__INIT;
     m.node = node;
     assert_int_equal(world_apply(&c.w, OP_NODE_DRAIN, &m.base, &m.ctx), 0);
-    run(&c, 10);
-    struct chunk chunk = chunk_of(&c, chunks[2]);
+    coded_run(&c, 10);
+    struct chunk chunk = coded_chunk(&c, chunks[2]);
     assert_int_equal(chunk.n_replicas, 1);
     assert_true(chunk.replicas[0].disk != node);
-    assert_int_equal(status(&c)->n_draining, 1);
-    assert_true(status(&c)->draining[0]->safe_to_remove);
-    assert_int_equal(status(&c)->weak, 0);
-    end(&c);
+    assert_int_equal(coded_status(&c)->n_draining, 1);
+    assert_true(coded_status(&c)->draining[0]->safe_to_remove);
+    assert_int_equal(coded_status(&c)->weak, 0);
+    coded_end(&c);
 }
 
 static void a_shard_computed_wrong_does_not_count(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    coded(&c, 7, 4, 2, 4, chunks);
-    set_up(&c, chunk_of(&c, chunks[1]).replicas[0].disk, false);
-    work(&c);
+    coded_object(&c, 7, 4, 2, 4, chunks);
+    coded_set_up(&c, coded_chunk(&c, chunks[1]).replicas[0].disk, false);
+    coded_work(&c);
     c.w.now += 40 * SECOND;
-    work(&c);
+    coded_work(&c);
     bool seen = false;
     for (uint32_t node = 1; node <= 7; node++) {
-        Tarn__NodeBeatReply *beat = c.down[node] ? NULL : tasks_of(&c, node);
+        Tarn__NodeBeatReply *beat = c.down[node] ? NULL : coded_tasks(&c, node);
         for (size_t i = 0; beat != NULL && i < beat->n_tasks; i++)
             if (beat->tasks[i]->kind == TARN__CHUNK_TASK__KIND__BUILD) {
                 assert_int_equal(beat->tasks[i]->shard, 1);
                 assert_int_equal(beat->tasks[i]->n_sources, 5);
                 assert_int_equal(beat->tasks[i]->k, 4);
-                report(&c, node, beat->tasks[i], 0, DIGEST + 1);
+                coded_report(&c, node, beat->tasks[i], 0, DIGEST + 1);
                 seen = true;
             }
         if (beat != NULL)
             tarn__node_beat_reply__free_unpacked(beat, NULL);
     }
     assert_true(seen);
-    assert_int_equal(status(&c)->below_target, 1);
-    run(&c, 20);
-    assert_int_equal(status(&c)->below_target, 0);
-    end(&c);
+    assert_int_equal(coded_status(&c)->below_target, 1);
+    coded_run(&c, 20);
+    assert_int_equal(coded_status(&c)->below_target, 0);
+    coded_end(&c);
 }
 
 /* ------------------------------------------------------------------ dead members */
-static void cut(struct cluster_world *c, uint64_t size)
+static void cut(struct coded_world *c, uint64_t size)
 {
     Tarn__Where where = TARN__WHERE__INIT;
     where.path = "/d/o";
@@ -594,111 +356,111 @@ static void cut(struct cluster_world *c, uint64_t size)
 
 static void a_dead_member_stays_until_the_parity_is_made_without_it(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    coded(&c, 6, 4, 2, 4, chunks);
-    uint64_t id = chunk_of(&c, chunks[0]).group;
+    coded_object(&c, 6, 4, 2, 4, chunks);
+    uint64_t id = coded_chunk(&c, chunks[0]).group;
     cut(&c, 3 * LENGTH);
-    assert_int_equal(chunk_of(&c, chunks[3]).kind, CHUNK_GHOST);
-    assert_int_equal(status(&c)->ghosts, 1);
+    assert_int_equal(coded_chunk(&c, chunks[3]).kind, CHUNK_GHOST);
+    assert_int_equal(coded_status(&c)->ghosts, 1);
     world_check(&c.w);
-    run(&c, 10);
+    coded_run(&c, 10);
     struct chunk chunk;
-    assert_false(chunk_find(&c, chunks[3], &chunk));
-    struct group g = group_of(&c, id);
+    assert_false(coded_chunk_find(&c, chunks[3], &chunk));
+    struct group g = coded_group(&c, id);
     assert_int_equal(g.generation, 2);
     assert_int_equal(g.shards[3].chunk, 0);
     assert_int_equal(group_level(&g), 3);
-    assert_int_equal(status(&c)->ghosts, 0);
+    assert_int_equal(coded_status(&c)->ghosts, 0);
     assert_int_equal(world_status(&c.w)->chunks, 5);
     assert_int_equal(world_status(&c.w)->by_copies[3], 5);
     cut(&c, LENGTH); /* one is left: it is kept in copies */
-    run(&c, 15);
-    chunk = chunk_of(&c, chunks[0]);
+    coded_run(&c, 15);
+    chunk = coded_chunk(&c, chunks[0]);
     assert_false(chunk.coded);
-    assert_int_equal(live(&chunk), 3);
+    assert_int_equal(coded_live(&chunk), 3);
     assert_int_equal(world_status(&c.w)->chunks, 1);
-    end(&c);
+    coded_end(&c);
 }
 
 static void a_coded_file_that_goes_frees_everything_at_once(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[6];
-    coded(&c, 6, 4, 2, 6, chunks);
+    coded_object(&c, 6, 4, 2, 6, chunks);
     cut(&c, 3 * LENGTH);
     unlink_object(&c);
-    work(&c);
+    coded_work(&c);
     assert_int_equal(world_status(&c.w)->chunks, 0);
-    assert_int_equal(status(&c)->groups, 0);
-    run(&c, 3);
+    assert_int_equal(coded_status(&c)->groups, 0);
+    coded_run(&c, 3);
     struct chunk chunk;
-    assert_false(chunk_find(&c, chunks[0], &chunk));
-    end(&c);
+    assert_false(coded_chunk_find(&c, chunks[0], &chunk));
+    coded_end(&c);
 }
 
 /* ------------------------------------------------------------------ policies */
 static void a_code_becomes_copies_and_a_code_again(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    coded(&c, 6, 4, 2, 4, chunks);
+    coded_object(&c, 6, 4, 2, 4, chunks);
     Tarn__Attr *attr;
     assert_int_equal(world_lookup(&c.w, "/d/o", &attr), 0);
     uint64_t ino = attr->ino, version = attr->version;
-    copies(&c, 2);
-    work(&c);
-    assert_true(chunk_of(&c, chunks[0]).coded); /* until the copies are there */
+    coded_copies(&c, 2);
+    coded_work(&c);
+    assert_true(coded_chunk(&c, chunks[0]).coded); /* until the copies are there */
     world_check(&c.w);
-    run(&c, 10);
+    coded_run(&c, 10);
     for (unsigned i = 0; i < 4; i++) {
-        struct chunk chunk = chunk_of(&c, chunks[i]);
+        struct chunk chunk = coded_chunk(&c, chunks[i]);
         assert_false(chunk.coded);
-        assert_int_equal(live(&chunk), 2);
+        assert_int_equal(coded_live(&chunk), 2);
     }
     assert_int_equal(world_status(&c.w)->chunks, 4);
-    assert_int_equal(status(&c)->groups, 0);
-    code(&c, 3, 1);
-    run(&c, 12);
-    struct chunk chunk = chunk_of(&c, chunks[0]);
+    assert_int_equal(coded_status(&c)->groups, 0);
+    coded_code(&c, 3, 1);
+    coded_run(&c, 12);
+    struct chunk chunk = coded_chunk(&c, chunks[0]);
     assert_true(chunk.coded);
-    assert_int_equal(group_of(&c, chunk.group).k, 3);
-    code(&c, 4, 2); /* another code: by copies, the old one stays until they are there */
-    run(&c, 15);
-    assert_int_equal(group_of(&c, chunk_of(&c, chunks[0]).group).k, 4);
+    assert_int_equal(coded_group(&c, chunk.group).k, 3);
+    coded_code(&c, 4, 2); /* another code: by copies, the old one stays until they are there */
+    coded_run(&c, 15);
+    assert_int_equal(coded_group(&c, coded_chunk(&c, chunks[0]).group).k, 4);
     assert_int_equal(world_status(&c.w)->by_copies[3], 6);
     assert_int_equal(world_lookup(&c.w, "/d/o", &attr), 0);
     assert_int_equal(attr->ino, ino);
     assert_int_equal(attr->version, version);
-    end(&c);
+    coded_end(&c);
 }
 
 static void a_policy_taken_back_in_time_changes_nothing(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4];
-    coded(&c, 6, 4, 2, 4, chunks);
-    uint64_t group = chunk_of(&c, chunks[0]).group;
-    copies(&c, 3);
-    work(&c);
-    code(&c, 4, 2);
-    run(&c, 10);
-    assert_int_equal(chunk_of(&c, chunks[0]).group, group);
-    struct chunk chunk = chunk_of(&c, chunks[0]);
-    assert_int_equal(live(&chunk), 1);
+    coded_object(&c, 6, 4, 2, 4, chunks);
+    uint64_t group = coded_chunk(&c, chunks[0]).group;
+    coded_copies(&c, 3);
+    coded_work(&c);
+    coded_code(&c, 4, 2);
+    coded_run(&c, 10);
+    assert_int_equal(coded_chunk(&c, chunks[0]).group, group);
+    struct chunk chunk = coded_chunk(&c, chunks[0]);
+    assert_int_equal(coded_live(&chunk), 1);
     assert_int_equal(world_status(&c.w)->by_copies[3], 6);
-    end(&c);
+    coded_end(&c);
 }
 
 /* The new file takes the chunks over, with their groups; what waited to be coded waits under the new owner. */
 static void a_file_made_of_others_keeps_their_groups(void **state)
 {
-    struct cluster_world c;
+    struct coded_world c;
     uint64_t chunks[4], one;
-    coded(&c, 6, 4, 2, 4, chunks);
-    put(&c, "one", 1, &one);
-    run(&c, 5);
-    uint64_t group = chunk_of(&c, chunks[0]).group;
+    coded_object(&c, 6, 4, 2, 4, chunks);
+    coded_put(&c, "one", 1, &one);
+    coded_run(&c, 5);
+    uint64_t group = coded_chunk(&c, chunks[0]).group;
     Tarn__Where at = TARN__WHERE__INIT, from[2] = {TARN__WHERE__INIT, TARN__WHERE__INIT}, *list[] = {&from[0], &from[1]};
     at.path = "/d";
     from[0].path = "/d/o";
@@ -712,25 +474,25 @@ static void a_file_made_of_others_keeps_their_groups(void **state)
     object.n_from = 2;
     assert_int_equal(world_apply(&c.w, OP_OBJECT_COMMIT, &commit.base, &commit.ctx), 0);
     world_check(&c.w);
-    run(&c, 5);
-    struct chunk chunk = chunk_of(&c, chunks[0]);
+    coded_run(&c, 5);
+    struct chunk chunk = coded_chunk(&c, chunks[0]);
     assert_int_equal(chunk.group, group);
-    assert_int_equal(live(&chunk), 1);
-    assert_false(chunk_of(&c, one).coded);
+    assert_int_equal(coded_live(&chunk), 1);
+    assert_false(coded_chunk(&c, one).coded);
     assert_int_equal(world_unlink(&c.w, "/d", "all", false), 0);
-    run(&c, 3);
+    coded_run(&c, 3);
     assert_int_equal(world_status(&c.w)->chunks, 0);
-    end(&c);
+    coded_end(&c);
 }
 
 /* ------------------------------------------------------------------ everything at random */
 /* What the tables say of safety is what there is: for each group its live shards are enumerated. */
-static void enumerate(struct cluster_world *c)
+static void enumerate(struct coded_world *c)
 {
     uint64_t by[MD_COPIES_MAX + 1] = {0};
     for (uint64_t id = 1; id < 4000; id++) {
         struct chunk chunk;
-        if (!chunk_find(c, id, &chunk) || !chunk_counts(&chunk))
+        if (!coded_chunk_find(c, id, &chunk) || !chunk_counts(&chunk))
             continue;
         unsigned n = 0;
         for (unsigned i = 0; i < chunk.n_replicas; i++)
@@ -739,13 +501,13 @@ static void enumerate(struct cluster_world *c)
             by[MIN(n, (unsigned)MD_COPIES_MAX)]++;
             continue;
         }
-        struct group g = group_of(c, chunk.group);
+        struct group g = coded_group(c, chunk.group);
         unsigned there = 0;
         for (unsigned s = 0; s < group_shards(&g); s++) {
             struct chunk other;
             bool up = g.shards[s].chunk == 0;
             if (!up)
-                other = chunk_of(c, g.shards[s].chunk);
+                other = coded_chunk(c, g.shards[s].chunk);
             for (unsigned i = 0; !up && i < other.n_replicas; i++)
                 up |= (other.replicas[i].flags & REPLICA_READY) && !c->down[other.replicas[i].disk];
             there += up;
@@ -757,7 +519,7 @@ static void enumerate(struct cluster_world *c)
         assert_int_equal(said->by_copies[i], by[i]);
 }
 
-static void anything(struct cluster_world *c, struct prng *prng, unsigned *names)
+static void anything(struct coded_world *c, struct prng *prng, unsigned *names)
 {
     static const struct {
         uint32_t k, m;
@@ -772,7 +534,7 @@ static void anything(struct cluster_world *c, struct prng *prng, unsigned *names
     case 0:
     case 1:
         snprintf(name, sizeof name, "f%u", (*names)++ % 6);
-        put(c, name, 1 + (unsigned)prng_below(prng, 9), chunks);
+        coded_put(c, name, 1 + (unsigned)prng_below(prng, 9), chunks);
         break;
     case 2:
         snprintf(name, sizeof name, "f%u", (unsigned)prng_below(prng, 6));
@@ -780,16 +542,16 @@ static void anything(struct cluster_world *c, struct prng *prng, unsigned *names
         break;
     case 3:
         if (c->down[node] || down < 2)
-            set_up(c, node, c->down[node]);
+            coded_set_up(c, node, c->down[node]);
         break;
     case 4: {
         size_t i = prng_below(prng, ARRAY_SIZE(codes));
-        code(c, codes[i].k, codes[i].m);
+        coded_code(c, codes[i].k, codes[i].m);
         break;
     }
     case 5:
         if (prng_below(prng, 3) == 0)
-            copies(c, 1 + (uint32_t)prng_below(prng, 3));
+            coded_copies(c, 1 + (uint32_t)prng_below(prng, 3));
         break;
     case 6:
         c->w.now += 40 * SECOND;
@@ -804,19 +566,19 @@ static void anything(struct cluster_world *c, struct prng *prng, unsigned *names
 }
 
 /* Not all stores answer in time, and some answers are bad. */
-static void some_tasks(struct cluster_world *c, struct prng *prng)
+static void some_tasks(struct coded_world *c, struct prng *prng)
 {
     for (uint32_t node = 1; node <= c->nodes; node++) {
         if (c->down[node] || prng_below(prng, 3) == 0)
             continue;
-        Tarn__NodeBeatReply *beat = tasks_of(c, node);
+        Tarn__NodeBeatReply *beat = coded_tasks(c, node);
         for (size_t i = 0; i < beat->n_tasks; i++) {
             const Tarn__ChunkTask *task = beat->tasks[i];
             bool build = task->kind == TARN__CHUNK_TASK__KIND__BUILD;
             bool bad = (build && task->n_sources < task->k) || (task->kind == TARN__CHUNK_TASK__KIND__COPY && task->n_from == 0) ||
                        (prng_below(prng, 20) == 0 && task->kind != TARN__CHUNK_TASK__KIND__DELETE &&
                         task->kind != TARN__CHUNK_TASK__KIND__SEAL);
-            report(c, node, task, bad ? E_UNAVAIL : 0, DIGEST);
+            coded_report(c, node, task, bad ? E_UNAVAIL : 0, DIGEST);
         }
         tarn__node_beat_reply__free_unpacked(beat, NULL);
     }
@@ -825,16 +587,16 @@ static void some_tasks(struct cluster_world *c, struct prng *prng)
 static void what_is_said_is_what_there_is_after_anything(void **state)
 {
     for (uint64_t seed = 1; seed <= 12; seed++) {
-        struct cluster_world c;
+        struct coded_world c;
         struct prng prng = prng_init(seed);
         unsigned names = 0;
-        begin(&c, 8, 4);
-        code(&c, 4, 2);
+        coded_begin(&c, 8, 4);
+        coded_code(&c, 4, 2);
         for (unsigned step = 0; step < 60; step++) {
             anything(&c, &prng, &names);
-            work(&c);
+            coded_work(&c);
             some_tasks(&c, &prng);
-            work(&c);
+            coded_work(&c);
             c.w.now += SECOND;
             enumerate(&c);
             world_check(&c.w);
@@ -845,18 +607,18 @@ static void what_is_said_is_what_there_is_after_anything(void **state)
             m.undo = true;
             (void)world_apply(&c.w, OP_NODE_DRAIN, &m.base, &m.ctx);
             if (c.down[node])
-                set_up(&c, node, true);
+                coded_set_up(&c, node, true);
         }
-        copies(&c, 2);
-        code(&c, 4, 2);
-        run(&c, 90);
+        coded_copies(&c, 2);
+        coded_code(&c, 4, 2);
+        coded_run(&c, 90);
         enumerate(&c);
-        const Tarn__HealStatusReply *end_state = status(&c);
+        const Tarn__HealStatusReply *end_state = coded_status(&c);
         assert_int_equal(end_state->below_target, 0);
         assert_int_equal(end_state->coding, 0);
         assert_int_equal(end_state->ghosts, 0);
         assert_int_equal(world_status(&c.w)->by_copies[0], 0);
-        end(&c);
+        coded_end(&c);
     }
 }
 
