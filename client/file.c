@@ -213,7 +213,9 @@ int file_jobs_wait(struct file_jobs *jobs)
 
 static int read_job(struct file_job *job)
 {
-    return stores_read(job->file->stores, job->ref->extent, job->offset, job->buf, job->n);
+    struct stores *stores = job->file->stores;
+    return job->fetched ? stores_read(stores, job->ref->extent, job->offset, job->buf, job->n)
+                        : stores_read_known(stores, job->ref->extent, job->offset, job->buf, job->n);
 }
 
 /* One read call. `true_map`: the map was fetched since the call began, or is being checked beside the
@@ -254,6 +256,7 @@ static uint64_t read_extent(const struct read *rd, struct file_jobs *jobs, struc
         job.offset = chunk_at;
         job.buf = rd->buf + (at - rd->offset);
         job.n = n;
+        job.fetched = rd->view.fetched;
         if (at == rd->offset && at + n == rd->end) { /* the only one: no fiber */
             job.jobs = jobs;
             int r = job.run(&job);

@@ -175,6 +175,7 @@ struct file_job {
     uint64_t offset;        /* reads: in the chunk; writes: in the file */
     uint8_t *buf;
     size_t n;
+    bool fetched;            /* reads: the map was fetched for this call */
     struct written *written; /* writes */
 };
 struct file_jobs {

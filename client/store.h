@@ -34,7 +34,10 @@ struct map *stores_inodes(struct stores *stores);
  * Errors: -E_STALE (map out of date: fetch it again), -E_UNAVAIL neither a replica nor enough shards of the group answer,
  * -E_CORRUPT none is intact. */
 int stores_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n);
-/* The same, and counts the bytes in *also besides: for the receipt of one task. */
+/* The same with an extent that was fetched some time ago: where no member has anything of an open chunk, stores_read() reads zeros
+ * (nobody has written there), and this is -E_STALE. */
+int stores_read_known(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n);
+/* The same as stores_read(), and counts the bytes in *also besides: for the receipt of one task. */
 int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n,
                         struct stores_counters *also);
 /* The members that hold bytes which are not synced yet, and in which life of its volume each took them: a member that loses

@@ -87,6 +87,7 @@ struct store_ask {
     bool verified;           /* not by a passed descriptor: its bytes are not compared with checksums at each read */
     bool exact;              /* a store that has less than chunk_length does not have this chunk: -E_CORRUPT */
     bool same_generation;    /* a store that has an older one refuses, too: -E_STALE (parity, which is made anew) */
+    bool old;                /* the extent was not fetched for this read: that nobody has the chunk means -E_STALE */
     bool alone;              /* no second place, no group: who asks looks after that himself */
     uint32_t avoid;          /* bit i: not from extent->replicas[i] */
     struct store_stop *stop; /* NULL: nobody ends it early; with one it is not hedged either */
@@ -104,7 +105,7 @@ struct candidate;
 struct chunk_read {
     struct stores *stores;
     uint64_t chunk, generation, group, length; /* length: of a sealed chunk when `exact` */
-    bool open, exact, same_generation, alone, absent;
+    bool open, old, exact, same_generation, alone, absent;
     bool spotted; /* shards of its group are damaged somewhere, and too few were left for a window */
     struct store_stop *stop;
     enum store_from from;

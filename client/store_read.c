@@ -255,6 +255,8 @@ static int window_read(struct chunk_read *rd, uint64_t offset, uint8_t *buf, siz
         if (window_over(rd, &w, from, r))
             return w.result;
     }
+    if (w.unwritten && rd->old)
+        return -E_STALE; /* or it was sealed since, and all its copies went elsewhere: into a container, say */
     if (w.unwritten) {
         memset(buf, 0, n);
         return 0;
@@ -295,6 +297,7 @@ static struct chunk_read *chunk_read_create(struct stores *stores, const Tarn__E
         /* Others have just been sealed, perhaps, and not every member has heard of it: it may have less than it will. */
         .exact = (ask->exact || extent->group != 0) && extent->state == TARN__CHUNK_STATE__CHUNK_SEALED,
         .same_generation = ask->same_generation,
+        .old = ask->old,
         .alone = ask->alone,
         .stop = ask->stop,
         .items = (struct candidate *)(rd + 1),
@@ -369,16 +372,10 @@ static int raw_piece_clamp(const Tarn__Extent *extent, uint64_t offset, uint8_t 
     return 0;
 }
 
-int stores_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n)
-{
-    return stores_read_counted(stores, extent, offset, buf, n, NULL);
-}
-
-int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n,
-                        struct stores_counters *also)
+static int read_asked(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n, struct store_ask ask,
+                      struct stores_counters *also)
 {
     bool compressed = extent->form != TARN__CHUNK_FORM__FORM_RAW;
-    struct store_ask ask = {0};
     int r = 0;
     if (compressed)
         r = piece_read(stores, extent, offset, buf, n, &ask);
@@ -392,4 +389,20 @@ int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint6
     if (also)
         count_read(also, &ask, n, compressed);
     return 0;
+}
+
+int stores_read(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n)
+{
+    return read_asked(stores, extent, offset, buf, n, (struct store_ask){0}, NULL);
+}
+
+int stores_read_known(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n)
+{
+    return read_asked(stores, extent, offset, buf, n, (struct store_ask){.old = true}, NULL);
+}
+
+int stores_read_counted(struct stores *stores, const Tarn__Extent *extent, uint64_t offset, void *buf, size_t n,
+                        struct stores_counters *also)
+{
+    return read_asked(stores, extent, offset, buf, n, (struct store_ask){0}, also);
 }

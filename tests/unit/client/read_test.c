@@ -635,6 +635,22 @@ static void a_compressed_piece_is_cloned_by_its_writer(struct shards *s)
 /* ------------------------------------------------------------------ */
 
 #define CASE(fn) {#fn, fn}
+/* Zeros for who has just been told that the chunk is open; who was told some time ago asks again: it may have been sealed, and its
+ * bytes packed into another chunk, since. */
+static void nobody_has_an_open_chunk(struct shards *s)
+{
+    Tarn__Extent *extent = shards_open(s, 700, 7);
+    uint8_t got[10];
+    for (unsigned i = 0; i < 3; i++)
+        shards_ail(s, i, EMPTY);
+    expect_equal(stores_read_known(s->stores, extent, 0, got, sizeof got), -E_STALE);
+    memset(got, 0xee, sizeof got);
+    expect_equal(stores_read(s->stores, extent, 0, got, sizeof got), 0);
+    for (size_t i = 0; i < sizeof got; i++)
+        expect_equal(got[i], 0);
+    tarn__extent__free_unpacked(extent, NULL);
+}
+
 static const struct test_case cases[] = {
     CASE(every_loss_of_2_1_is_computed),
     CASE(every_loss_of_3_2_is_computed),
@@ -646,6 +662,7 @@ static const struct test_case cases[] = {
     CASE(what_a_group_is_made_of_is_asked_once),
     CASE(a_dissolved_group_means_a_stale_map),
     CASE(shards_of_two_generations_are_not_mixed),
+    CASE(nobody_has_an_open_chunk),
     CASE(a_silent_shard_is_replaced_by_another),
     CASE(a_late_replica_is_overtaken),
     CASE(a_late_coded_chunk_is_computed),
