@@ -104,8 +104,9 @@ int heal_walk_ask(struct tables *t)
     int err = heal_state_get(t, &s);
     if (err != 0)
         return err;
-    if (s.walk_next != 0) {
-        s.walk_again = s.walk_next;
+    if (s.walk_next != 0) { /* all once more: what is before it, and what a walk that was asked again left out */
+        s.walk_again = s.counting ? t->state.next_chunk : s.walk_next; /* while it counts it does not look at policies */
+        s.walk_end = t->state.next_chunk;
     } else if (t->state.chunks > 0) {
         s.walk_next = 1;
         s.walk_end = t->state.next_chunk;
