@@ -77,6 +77,8 @@ int chunk_file_written(struct tables *t, uint64_t ino, Tarn__WrittenTo *const *w
 /* The last writer is gone: open chunks are cut to the file's size and sealed, many in steps. */
 int chunk_file_seal(struct tables *t, uint64_t ino);
 int chunk_seal_due_step(struct tables *t, unsigned steps, unsigned *ret_done);
+/* The policy of its (new) owner decides about it from now on. Saves it. */
+int chunk_follow(struct tables *t, const struct policy *policy, unsigned places, struct chunk *chunk);
 /* Appends an upload's chunks to a new file's extents; the upload is gone afterwards. */
 int chunk_upload_adopt(struct tables *t, const Tarn__UploadPart *part, struct inode *inode);
 /* What a session leaves: chunks made for a swap that never came, uploads. */

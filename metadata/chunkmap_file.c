@@ -1,7 +1,10 @@
 /* A file's extents: found, cut, sealed, dropped, taken over from uploads. */
 #include "chunkmap.h"
 #include "common/err.h"
+#include "group_make.h"
+#include "heal.h"
 #include "namespace.h"
+#include "pack.h"
 #include "quota.h"
 #include "session.h"
 #include "upload_group.h"
@@ -324,6 +327,43 @@ static int upload_groups_settle(struct tables *t, const struct rows *rows, const
     return err;
 }
 
+int chunk_follow(struct tables *t, const struct policy *policy, unsigned places, struct chunk *chunk)
+{
+    chunk->wish = policy->copies;
+    chunk->domain = policy->domain;
+    int err = group_follow(t, chunk, policy);
+    chunk->want = chunk_target(chunk->wish, places);
+    if (err == 0)
+        err = chunk_save(t, chunk);
+    if (err == 0 && chunk_ready(chunk) > chunk->want)
+        err = heal_trim(t, chunk);
+    return err == 0 ? pack_consider_under(t, chunk, policy) : err;
+}
+
+/* The policy has changed since the upload began, and no walk comes to chunks of uploads: they follow it now. */
+static int upload_follow(struct tables *t, const struct upload *upload, const struct rows *rows, const struct inode *inode)
+{
+    struct policy policy;
+    unsigned places = 0;
+    int err = policy_of(t, inode, &policy);
+    bool same = policy.copies == upload->copies && policy.domain == upload->domain && policy.code_k == upload->code_k &&
+                policy.code_m == upload->code_m;
+    if (err != 0 || same)
+        return err;
+    err = clustermap_places(t, &places);
+    for (size_t i = 0; i < rows->count && err == 0; i++) {
+        uint64_t id;
+        struct chunk chunk;
+        if (number_decode(rows->rows[i].value, rows->rows[i].len, &id) != 0)
+            return tables_corrupt(t, &rows->rows[i].key, "upload chunk");
+        err = chunk_get(t, id, &chunk);
+        if (err == 0 && chunk.owner == inode->ino && chunk.state == TARN__CHUNK_STATE__CHUNK_SEALED)
+            err = chunk_follow(t, &policy, places, &chunk);
+        err = err == -E_NOENT ? 0 : err; /* without a length it was deleted */
+    }
+    return err;
+}
+
 static int upload_groups_adopt(struct tables *t, const struct rows *rows, uint64_t ino)
 {
     uint64_t last = 0, group = 0;
@@ -355,6 +395,8 @@ static int upload_finish(struct tables *t, const struct upload *upload, const Ta
     }
     if (err == 0)
         err = upload_groups_adopt(t, &rows, inode->ino);
+    if (err == 0 && inode->ino != 0) /* it becomes a file */
+        err = upload_follow(t, upload, &rows, inode);
     return err == 0 ? upload_remove(t, upload) : err;
 }
 

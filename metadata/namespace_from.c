@@ -4,9 +4,6 @@
 #include "namespace_from.h"
 
 #include "chunkmap.h"
-#include "group_make.h"
-#include "heal.h"
-#include "pack.h"
 #include "common/err.h"
 #include "session.h"
 
@@ -125,20 +122,6 @@ int ns_take(struct tables *t, const Tarn__NewObject *object, struct ns_taken *ta
     return err;
 }
 
-/* A chunk's new owner may have another policy. */
-static int attach_chunk(struct tables *t, const struct policy *policy, unsigned places, struct chunk *chunk)
-{
-    chunk->wish = policy->copies;
-    chunk->domain = policy->domain;
-    int err = group_follow(t, chunk, policy);
-    chunk->want = chunk_target(chunk->wish, places);
-    if (err == 0)
-        err = chunk_save(t, chunk);
-    if (err == 0 && chunk_ready(chunk) > chunk->want)
-        err = heal_trim(t, chunk);
-    return err == 0 ? pack_consider_under(t, chunk, policy) : err;
-}
-
 int ns_taken_attach(struct tables *t, const struct ns_taken *taken, struct inode *inode)
 {
     struct policy policy;
@@ -153,7 +136,7 @@ int ns_taken_attach(struct tables *t, const struct ns_taken *taken, struct inode
         chunk.owner = inode->ino;
         chunk.owner_offset = extent->offset;
         if (err == 0)
-            err = attach_chunk(t, &policy, places, &chunk);
+            err = chunk_follow(t, &policy, places, &chunk);
         if (err == 0)
             err = extent_put(t, inode->ino, extent);
         inode->allocated += extent->length;
