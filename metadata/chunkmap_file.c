@@ -347,7 +347,7 @@ static int upload_follow(struct tables *t, const struct upload *upload, const st
     unsigned places = 0;
     int err = policy_of(t, inode, &policy);
     bool same = policy.copies == upload->copies && policy.domain == upload->domain && policy.code_k == upload->code_k &&
-                policy.code_m == upload->code_m;
+                policy.code_m == upload->code_m && policy.compress == upload->compress;
     if (err != 0 || same)
         return err;
     err = clustermap_places(t, &places);

@@ -100,7 +100,7 @@ static bool unwritten(const struct chunk *chunk)
  * same. */
 static int compare_sealed(struct tables *t, struct chunk *chunk)
 {
-    if (unwritten(chunk))
+    if (!chunk->coded && unwritten(chunk)) /* a shard was acknowledged with its length: it is lost, not zeros */
         return seal_unwritten(t, chunk);
     const struct chunk_replica *best = sealed_reference(t, chunk);
     int err = 0;
@@ -126,8 +126,8 @@ static int done_seal(struct tables *t, struct chunk *chunk, unsigned index,
     if (!(r->flags & REPLICA_READY) || done->generation != chunk->generation)
         return 0;
     bool others = false; /* a shard whose bytes are not all there is computed again */
-    int err = group_can_rebuild(t, chunk, &others);
-    bool short_shard = others && (status == -E_NOENT ? 0 : done->length) != chunk->length;
+    int err = group_bears_loss(t, chunk, &others);
+    bool short_shard = chunk->coded && (status == -E_NOENT ? 0 : done->length) != chunk->length;
     if (err != 0)
         return err;
     if ((status != 0 && status != -E_NOENT) || short_shard) { /* its disk does not answer for it */
@@ -303,7 +303,7 @@ static int inventory_expect(struct tables *t, const struct inventory_of *of, uin
     if (index < 0 || !(chunk.replicas[index].flags & REPLICA_READY) || id >= of->join_chunk)
         return 0;
     bool open = chunk.state == TARN__CHUNK_STATE__CHUNK_OPEN, again = false, others = false;
-    err = group_can_rebuild(t, &chunk, &others);
+    err = group_bears_loss(t, &chunk, &others);
     if (err != 0)
         return err;
     if (held_is_good(t, &chunk, (unsigned)index, held) || (!damage_may_lose(&chunk, (unsigned)index) && !others)) {

@@ -282,14 +282,16 @@ static int members_load(struct tables *t, const struct group *g, const struct ch
     return err;
 }
 
-/* The disk of a live copy, the verified ones first; false when there is none. */
+/* The disk of a copy that is up: a whole one, else one not compared yet, else one that is damaged, which may be repaired
+ * where it is. */
 static int live_disk(struct tables *t, const struct chunk *chunk, struct disk *ret, bool *ret_found)
 {
     *ret_found = false;
-    for (unsigned pass = 0; pass < 2; pass++)
+    for (unsigned pass = 0; pass < 3; pass++)
         for (unsigned i = 0; i < chunk->n_replicas; i++) {
             const struct chunk_replica *r = &chunk->replicas[i];
-            if (!(r->flags & REPLICA_READY) || (pass == 0) != ((r->flags & REPLICA_SEALED) != 0))
+            unsigned rank = r->flags & REPLICA_DAMAGED ? 2 : r->flags & REPLICA_SEALED ? 0 : 1;
+            if (!(r->flags & REPLICA_READY) || rank != pass)
                 continue;
             int err = disk_get(t, r->disk, ret);
             if (err != 0 && err != -E_NOENT)
@@ -416,6 +418,31 @@ int group_can_rebuild(struct tables *t, const struct chunk *chunk, bool *ret)
     g.lost |= 1u << index;
     *ret = group_level(&g) > 0;
     return 0;
+}
+
+static bool has_copy(const struct chunk *chunk)
+{
+    for (unsigned i = 0; i < chunk->n_replicas; i++)
+        if ((chunk->replicas[i].flags & (REPLICA_READY | REPLICA_DAMAGED)) == REPLICA_READY)
+            return true;
+    return false;
+}
+
+int group_bears_loss(struct tables *t, const struct chunk *chunk, bool *ret)
+{
+    struct group g;
+    unsigned others = 0;
+    *ret = false;
+    int err = chunk->coded ? group_get(t, chunk->group, &g) : -E_NOENT;
+    for (unsigned i = 0; err == 0 && i < group_shards(&g); i++) {
+        struct chunk other;
+        if (g.shards[i].chunk == chunk->id)
+            continue;
+        err = g.shards[i].chunk != 0 ? chunk_get(t, g.shards[i].chunk, &other) : 0;
+        others += err == 0 && (g.shards[i].chunk == 0 || has_copy(&other));
+    }
+    *ret = err == 0 && others >= g.k;
+    return err == -E_NOENT && !chunk->coded ? 0 : err;
 }
 
 int group_apart(struct tables *t, const struct chunk *chunk, uint32_t *disks, unsigned *ret_n)

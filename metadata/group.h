@@ -71,6 +71,9 @@ int group_refresh(struct tables *t, struct chunk *chunk);
 int group_endangered_level(struct tables *t, const struct chunk *chunk, uint64_t *ret);
 /* Can the chunk be computed from the others of its group without this copy? Then even its last copy may go (C4). */
 int group_can_rebuild(struct tables *t, const struct chunk *chunk, bool *ret);
+/* The others of its group are enough, be their disks up or just away: what its disk does not have (any more) is not worth
+ * keeping as if it had. The same that is asked of copies before one is given up. */
+int group_bears_loss(struct tables *t, const struct chunk *chunk, bool *ret);
 /* The last row that named it is gone: *ret_stays when others need its bytes still (a ghost). */
 int group_member_dies(struct tables *t, struct chunk *chunk, bool *ret_stays);
 /* Disks of the other members; at most EC_SHARDS_MAX - 1 live ones. */

@@ -214,26 +214,27 @@ static const struct chunk_replica *replica_at(const struct chunk *chunk, uint32_
 
 static bool verified(const struct chunk_replica *r)
 {
-    return r != NULL && (r->flags & REPLICA_READY) && (r->flags & REPLICA_SEALED);
+    return r != NULL && chunk_replica_whole(r);
 }
 
-/* Some disk that has a verified copy and may give it; SIZE_MAX = none. */
+/* The disk that has a verified copy and most room to give it; SIZE_MAX = none. */
 static size_t copy_source(const struct healer *h, const struct chunk *chunk)
 {
+    size_t best = SIZE_MAX;
     for (unsigned i = 0; i < chunk->n_replicas; i++) {
         size_t at = placement_find(&h->map, chunk->replicas[i].disk);
-        if (verified(&chunk->replicas[i]) && at != SIZE_MAX && h->disks[at].up && h->disks[at].source_room > 0)
-            return at;
+        if (verified(&chunk->replicas[i]) && at != SIZE_MAX && h->disks[at].up &&
+            (best == SIZE_MAX || h->disks[at].source_room > h->disks[best].source_room))
+            best = at;
     }
-    return SIZE_MAX;
+    return best;
 }
 
 /* The keeper verifies what it has, or gets a copy. */
 static int member_begin(struct healer *h, struct group *g, unsigned i, struct chunk *chunk, size_t keeper, bool copy)
 {
     size_t source = copy ? copy_source(h, chunk) : keeper;
-    if (source == SIZE_MAX)
-        return -E_BUSY;
+    CHECK(source != SIZE_MAX);
     chunk->group = g->id;
     chunk->shard = (uint8_t)i;
     g->next[i] = (struct group_shard){.chunk = chunk->id, .keeper = h->disks[keeper].id};
@@ -246,8 +247,11 @@ int group_begin(struct healer *h, const struct group_intent *intent, const struc
 {
     CHECK(intent->n >= EC_DATA_MIN && intent->n <= intent->k);
     for (unsigned i = 0; i < intent->n; i++)
-        if ((plan->copy & 1u << i) && copy_source(h, &intent->chunks[i]) == SIZE_MAX)
-            return -E_BUSY; /* before anything is changed */
+        if (plan->copy & 1u << i) {
+            size_t source = copy_source(h, &intent->chunks[i]);
+            if (source == SIZE_MAX || h->disks[source].source_room == 0)
+                return -E_BUSY; /* before anything is changed: a disk that has room now may give all of them that it has */
+        }
     struct group g = {.id = group_id_next(h->t), .k = intent->k, .m = intent->m, .state = GROUP_MAKING,
                       .domain = intent->domain, .owner = intent->owner};
     next_begin(h->t, &g);

@@ -102,8 +102,7 @@ static int plan_request(const struct healer *h, const struct chunk *chunks, unsi
         for (unsigned j = 0; j < chunks[i].n_replicas; j++) {
             const struct chunk_replica *r = &chunks[i].replicas[j];
             size_t at = placement_find(&h->map, r->disk);
-            bool good = (r->flags & REPLICA_READY) && (r->flags & REPLICA_SEALED);
-            if (good && at != SIZE_MAX && h->disks[at].up && !h->disks[at].draining)
+            if (chunk_replica_whole(r) && at != SIZE_MAX && h->disks[at].up && !h->disks[at].draining)
                 c->disks[c->n++] = at;
         }
         if (c->n == 0)
@@ -223,7 +222,7 @@ static bool gone(const struct healer *h, uint32_t disk)
     return at == SIZE_MAX || h->disks[at].away || h->disks[at].draining;
 }
 
-/* G4: a member that changed, died or whose disk goes ends the making. One that is away for a moment does not. */
+/* G4: a member that changed, died, was found damaged or whose disk goes ends the making. One that is away for a moment does not. */
 static int broken(struct healer *h, const struct group *g, bool *ret)
 {
     *ret = h->t->now > g->next_ns + MAKING_MAX_NS;
@@ -237,7 +236,8 @@ static int broken(struct healer *h, const struct group *g, bool *ret)
             return err;
         for (unsigned j = 0; err == 0 && j < chunk.n_replicas; j++)
             there |= chunk.replicas[j].disk == g->next[i].keeper &&
-                     (chunk.replicas[j].flags & (REPLICA_READY | REPLICA_COPYING)) != 0;
+                     (chunk.replicas[j].flags & (REPLICA_READY | REPLICA_COPYING)) != 0 &&
+                     !(chunk.replicas[j].flags & REPLICA_DAMAGED);
         *ret = err != 0 || !there || chunk.group != g->id || gone(h, g->next[i].keeper);
     }
     return 0;
@@ -258,8 +258,7 @@ static int may_go(struct healer *h, const struct group *g, bool *ret)
         for (unsigned j = 0; j < chunk.n_replicas; j++) {
             const struct chunk_replica *r = &chunk.replicas[j];
             size_t at = placement_find(&h->map, r->disk);
-            good += (r->flags & REPLICA_READY) && (r->flags & REPLICA_SEALED) && at != SIZE_MAX && h->disks[at].up &&
-                    !h->disks[at].draining;
+            good += chunk_replica_whole(r) && at != SIZE_MAX && h->disks[at].up && !h->disks[at].draining;
         }
         *ret = good >= chunk.want && chunk.wish >= chunk.want && good > 0;
     }
@@ -274,25 +273,36 @@ static unsigned alive(const struct group *g)
     return n;
 }
 
-/* A last one alone is kept in copies, as one that was always alone is. */
-static int leave_alone(struct healer *h, struct group *g)
+/* G7: each living member wants copies on its own account before the group may go, as many as the policy of its owner
+ * now says (with a code: as many as bear what that bears). The walk that told the group to go comes to them one after the
+ * other, and not at all to those of another file or of a snapshot alone. */
+static int members_want(struct healer *h, struct group *g)
 {
     unsigned places = cluster_places(&h->cluster);
     int err = 0;
-    g->leaving = true;
-    err = group_put(h->t, g);
     for (unsigned i = 0; i < g->k && err == 0; i++) {
         struct chunk chunk;
+        struct policy policy;
         if (g->shards[i].chunk == 0 || (g->ghosts & 1u << i))
             continue;
         err = chunk_get(h->t, g->shards[i].chunk, &chunk);
-        if (err != 0)
-            break;
-        chunk.wish = (uint8_t)(g->m + 1);
+        if (err == 0)
+            err = owner_policy(h->t, chunk.owner, &policy);
+        if (err != 0 || chunk.wish >= policy.copies)
+            continue;
+        chunk.wish = policy.copies;
         chunk.want = chunk_target(chunk.wish, places);
         err = chunk_save(h->t, &chunk);
     }
-    return err;
+    return err == 0 ? group_get(h->t, g->id, g) : err; /* the members have changed it */
+}
+
+/* A last one alone is kept in copies, as one that was always alone is. */
+static int leave_alone(struct healer *h, struct group *g)
+{
+    g->leaving = true;
+    int err = group_put(h->t, g);
+    return err == 0 ? members_want(h, g) : err;
 }
 
 static int work_step(struct healer *h, uint64_t id)
@@ -309,7 +319,9 @@ static int work_step(struct healer *h, uint64_t id)
         return yes ? group_abort(h->t, &g) : group_flip(h->t, &g);
     }
     if (g.leaving) {
-        err = may_go(h, &g, &yes);
+        err = members_want(h, &g);
+        if (err == 0)
+            err = may_go(h, &g, &yes);
         return err == 0 && yes ? group_dissolve(h->t, &g) : err;
     }
     bool rests = g.after_ns > h->t->now && g.after_ns <= h->t->now + CLOCK_MAX_NS;

@@ -316,11 +316,12 @@ static int flip(struct tables *t, const struct pack_job *job, struct chunk *cont
 }
 
 /* ------------------------------------------------------------------ steps */
+/* No copy is left that others could be made from. */
 static bool lost(const struct healer *h, const struct chunk *container)
 {
     for (unsigned i = 0; i < container->n_replicas; i++) {
         size_t at = placement_find(&h->map, container->replicas[i].disk);
-        if (!(container->replicas[i].flags & REPLICA_LEAVING) && at != SIZE_MAX && !h->disks[at].away)
+        if (!(container->replicas[i].flags & (REPLICA_LEAVING | REPLICA_DAMAGED)) && at != SIZE_MAX && !h->disks[at].away)
             return false;
     }
     return true;
@@ -331,8 +332,7 @@ static unsigned verified_copies(const struct healer *h, const struct chunk *cont
     unsigned n = 0;
     for (unsigned i = 0; i < container->n_replicas; i++) {
         const struct disk *disk = cluster_disk(&h->cluster, container->replicas[i].disk);
-        uint8_t both = REPLICA_READY | REPLICA_SEALED;
-        n += (container->replicas[i].flags & both) == both && disk != NULL && disk->up;
+        n += chunk_replica_whole(&container->replicas[i]) && disk != NULL && disk->up;
     }
     return n;
 }

@@ -129,7 +129,7 @@ static void item_fill(const struct look *l, const struct chunk *chunk, const str
                                .alone = chunk->length > MAX(MIN(PACK_SMALL_BYTES, (1ull << l->class.shift) / 4), half)};
     for (unsigned i = 0; i < body->n_replicas && item->n < PACK_ITEM_DISKS; i++) {
         const struct disk *disk = cluster_disk(&l->h.cluster, body->replicas[i].disk);
-        if ((body->replicas[i].flags & REPLICA_READY) && (body->replicas[i].flags & REPLICA_SEALED) && disk != NULL && disk->up)
+        if (chunk_replica_whole(&body->replicas[i]) && disk != NULL && disk->up)
             item->disks[item->n++] = disk->id;
     }
 }

@@ -233,6 +233,12 @@ struct chunk {
     uint8_t n_replicas;
     struct chunk_replica replicas[MD_REPLICAS_MAX];
 };
+/* It has every acknowledged byte, compared with the other copies, and none of them is known to be wrong: only such a
+ * copy may be the reason that another one goes (W2). */
+static inline bool chunk_replica_whole(const struct chunk_replica *replica)
+{
+    return (replica->flags & (REPLICA_READY | REPLICA_SEALED | REPLICA_DAMAGED)) == (REPLICA_READY | REPLICA_SEALED);
+}
 /* Safety is counted for it, and healing sees to it: it has replicas of its own that something depends on. */
 bool chunk_counts(const struct chunk *chunk);
 void chunk_encode(const struct chunk *chunk, struct writer *w);

@@ -134,6 +134,60 @@ static void a_container_that_is_half_dead_is_made_anew(void **state)
     pack_end(&p);
 }
 
+/* The container that is being made, as soon as it has so many copies. */
+static struct chunk container_with(struct pack_world *p, unsigned copies)
+{
+    for (unsigned seconds = 0; seconds < 60; seconds++) {
+        for (uint64_t id = 1; id < 400; id++) {
+            struct chunk chunk = {0};
+            if (pack_has_chunk(p, id))
+                chunk = pack_chunk(p, id);
+            unsigned n = 0;
+            for (unsigned i = 0; i < chunk.n_replicas; i++)
+                n += chunk_replica_whole(&chunk.replicas[i]);
+            if (chunk.kind == CHUNK_CONTAINER && (chunk.flags & CHUNK_MAKING) && n == copies)
+                return chunk;
+        }
+        pack_run(p, 1);
+    }
+    fail_msg("no container was made");
+    return (struct chunk){0};
+}
+
+static void found_damaged(struct pack_world *p, const struct chunk *chunk)
+{
+    Tarn__Damage damage = TARN__DAMAGE__INIT, *one[] = {&damage};
+    Tarn__ChunkTasksDone m = TARN__CHUNK_TASKS_DONE__INIT;
+    damage.disk = m.node = chunk->replicas[0].disk; /* nodes and disks have the same numbers here */
+    damage.chunk = chunk->id;
+    m.damaged = one;
+    m.n_damaged = 1;
+    assert_int_equal(world_apply(&p->w, OP_CHUNK_TASKS_DONE, &m.base, NULL), 0);
+}
+
+static void nothing_enters_a_container_with_a_damaged_copy(void **state)
+{
+    struct pack_world p;
+    pack_begin(&p, 3);
+    put_many(&p, 80, 10000);
+    struct chunk container = container_with(&p, 1); /* nobody has a whole copy then: it is given up */
+    found_damaged(&p, &container);
+    for (unsigned i = 0; i < 10 && world_work(&p.w); i++)
+        p.w.now += SECOND;
+    assert_int_equal(pack_chunk(&p, container.id).state, TARN__CHUNK_STATE__CHUNK_DELETING);
+    world_check(&p.w);
+    container = container_with(&p, 3);
+    found_damaged(&p, &container);
+    for (unsigned i = 0; i < 10 && world_work(&p.w); i++)
+        p.w.now += SECOND / 8;
+    assert_int_equal(pack_extent(&p, "/d/o0")->stored, 0);
+    world_check(&p.w);
+    pack_run(&p, 60); /* repaired */
+    for (unsigned i = 0; i < 80; i++)
+        pack_assert_packed(&p, path_of(i), 10000, 3);
+    pack_end(&p);
+}
+
 static void pieces_that_die_while_they_are_packed_are_dead_bytes(void **state)
 {
     struct pack_world p;
@@ -609,6 +663,7 @@ int main(void)
         cmocka_unit_test(a_file_that_is_being_written_is_not_packed),
         cmocka_unit_test(a_large_object_is_not_packed),
         cmocka_unit_test(a_container_that_is_half_dead_is_made_anew),
+        cmocka_unit_test(nothing_enters_a_container_with_a_damaged_copy),
         cmocka_unit_test(pieces_that_die_while_they_are_packed_are_dead_bytes),
         cmocka_unit_test(what_a_store_says_is_not_believed_when_it_cannot_be),
         cmocka_unit_test(a_node_that_packs_and_dies_delays_it_only),
