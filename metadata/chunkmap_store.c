@@ -104,6 +104,8 @@ static int compare_sealed(struct tables *t, struct chunk *chunk)
         return seal_unwritten(t, chunk);
     const struct chunk_replica *best = sealed_reference(t, chunk);
     int err = 0;
+    if (best != NULL && best->length == 0 && (chunk->flags & CHUNK_KEEP_TAIL))
+        return seal_unwritten(t, chunk); /* others are away: what was acknowledged would be here, too (C5) */
     if (best != NULL && (chunk->flags & CHUNK_KEEP_TAIL)) {
         chunk->flags &= (uint8_t)~CHUNK_KEEP_TAIL;
         chunk->length = best->length;
