@@ -152,8 +152,8 @@ static int class_rests(struct tables *t, uint64_t id)
     return pack_class_put(t, &class);
 }
 
-/* The container goes; nothing depended on it. */
-static int abort_job(struct tables *t, const struct pack_job *job, struct chunk *container)
+/* The container goes; nothing depended on it. `failed`: not because it would not pay, others may. */
+static int abort_job(struct tables *t, const struct pack_job *job, struct chunk *container, bool failed)
 {
     struct pack_list *list = NULL;
     int err = pack_list_get(t, job->container, &list);
@@ -166,7 +166,7 @@ static int abort_job(struct tables *t, const struct pack_job *job, struct chunk 
         err = pack_container_gone(t, container);
     if (err == 0)
         err = candidates_again(t, owned);
-    return err == 0 ? class_rests(t, job->class) : err;
+    return err == 0 && failed ? class_rests(t, job->class) : err;
 }
 
 /* ------------------------------------------------------------------ the store's answer */
@@ -243,7 +243,7 @@ int pack_job_done(struct tables *t, struct chunk *container, unsigned index, con
     if (no_gain)
         err = does_not_pay(t, owned);
     if (err == 0 && (no_gain || done->status != 0 || !places_take(owned, done)))
-        return abort_job(t, &job, container);
+        return abort_job(t, &job, container, !no_gain);
     if (err == 0)
         err = list_put(t, container->id, owned);
     container->length = done->length;
@@ -361,7 +361,7 @@ int pack_job_step(struct tables *t, uint64_t id)
     if (err != 0)
         return err;
     if (lost(&h, &container))
-        return abort_job(t, &job, &container);
+        return abort_job(t, &job, &container, true);
     if (job.state == PACK_COPYING)
         err = copy_step(&h, &job, &container);
     if (err == 0)

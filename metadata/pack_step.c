@@ -196,11 +196,20 @@ static int begin(struct look *l, const struct pack_plan *plan)
     return err == 0 ? pack_job_begin(l->t, &l->class, plan->disk, list) : err;
 }
 
+/* Disks have enough to do, which does not take long: one that is full would be waited for longer. */
+static bool any_busy(const struct look *l)
+{
+    for (size_t i = 0; i < l->h.map.n; i++)
+        if (l->h.disks[i].up && !l->h.disks[i].draining && l->h.disks[i].busy)
+            return true;
+    return false;
+}
+
 /* When the class is looked at again. */
 static uint64_t due_after(const struct look *l, const struct pack_plan *plan)
 {
     uint64_t now = l->t->now;
-    if (l->full)
+    if (l->full || (plan->crowded && any_busy(l)))
         return now + BUSY_NS;
     if (plan->n > 0 || l->class.next != 0)
         return now; /* there may be more */

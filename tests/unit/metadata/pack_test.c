@@ -427,6 +427,20 @@ static void what_does_not_get_smaller_is_tried_once(void **state)
     pack_end(&p);
 }
 
+/* Six are looked at at a time, two for each disk: nothing else makes them wait for one another. */
+static void many_that_do_not_get_smaller_do_not_delay_each_other(void **state)
+{
+    struct pack_world p;
+    pack_begin(&p, 3);
+    p.w.incompressible = true;
+    pack_set_policy(&p, "/d", 32, compress(4));
+    put_many(&p, 30, MIB(8));
+    pack_run(&p, 35); /* cold after 20 s, then five rounds */
+    for (unsigned i = 0; i < 30; i++)
+        assert_int_equal(pack_chunk(&p, pack_extent(&p, path_of(i))->chunk).stored, 3);
+    pack_end(&p);
+}
+
 /* ------------------------------------------------------------------ compression and code */
 #define CHUNK MIB(64)
 
@@ -671,6 +685,7 @@ int main(void)
         cmocka_unit_test(a_snapshot_keeps_the_piece),
         cmocka_unit_test(a_large_chunk_is_compressed_where_its_policy_says_so_and_back),
         cmocka_unit_test(what_does_not_get_smaller_is_tried_once),
+        cmocka_unit_test(many_that_do_not_get_smaller_do_not_delay_each_other),
         cmocka_unit_test(what_is_compressed_is_coded_afterwards),
         cmocka_unit_test(a_coded_file_is_compressed_when_its_policy_says_so_and_back),
         cmocka_unit_test(a_coded_file_that_does_not_get_smaller_is_coded_again_and_left_alone),
