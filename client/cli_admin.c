@@ -90,7 +90,7 @@ static int status_fiber(struct meta *meta, void *arg)
     damaged_files(reply->damages, files);
     status->safe = reply->below_target == 0 && reply->lost == 0 && (reply->damages == NULL || reply->damages->lost == 0);
     if (status->json)
-        out_json("{s:b,s:I,s:I,s:s,s:I,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:i}", "safe", status->safe,
+        out_json("{s:b,s:I,s:I,s:s,s:I,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:i,s:a}", "safe", status->safe,
                  "damaged", (long long)(reply->damages != NULL ? reply->damages->chunks : 0), "damaged_lost",
                  (long long)(reply->damages != NULL ? reply->damages->lost : 0), "damaged_files", files, "eta_s",
                  heal->eta_s == UINT64_MAX ? -1ll : (long long)heal->eta_s, "next", heal->next, "groups",
@@ -100,7 +100,7 @@ static int status_fiber(struct meta *meta, void *arg)
                  "nodes_up", (int)reply->nodes_up, "leader", (int)reply->leader, "term", (long long)reply->term,
                  "applied", (long long)reply->applied, "sessions", (long long)reply->sessions,
                  "pending_tasks", (long long)reply->pending_tasks, "weak", (long long)reply->weak, "reduced",
-                 (long long)reply->reduced, "draining", (int)reply->draining);
+                 (long long)reply->reduced, "draining", (int)reply->draining, "levels", reply->by_copies, reply->n_by_copies);
     else
         print_status(reply, heal, status->safe);
     tarn__heal_status_reply__free_unpacked(heal, NULL);

@@ -84,7 +84,8 @@ static void print_work(const Tarn__HealStatusReply *r)
     if (r->below_target != 0 && r->eta_s != UINT64_MAX)
         printf("  every chunk has all its copies in about %llu s\n", (unsigned long long)r->eta_s);
     else if (r->below_target != 0)
-        puts("  when every chunk has all its copies cannot be told: nothing is being copied now");
+        printf("  when every chunk has all its copies cannot be told%s\n",
+               r->copies != 0 ? " yet" : ": nothing is being copied now");
     if (r->walk_end != 0)
         printf("  bringing chunks to their policies: %llu of %llu\n", (unsigned long long)r->walked,
                (unsigned long long)r->walk_end);
@@ -100,14 +101,15 @@ static void print_work(const Tarn__HealStatusReply *r)
 static void print_heal(const Tarn__HealStatusReply *r, const struct heal *heal)
 {
     if (heal->json) {
-        out_json("{s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:s}", "safe", heal->safe,
+        out_json("{s:b,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b,s:I,s:I,s:s,s:a}", "safe", heal->safe,
                  "chunks", (long long)r->chunks, "groups", (long long)r->groups, "coding", (long long)r->coding, "ghosts",
                  (long long)r->ghosts, "below_target", (long long)r->below_target, "weak", (long long)r->weak, "reduced",
                  (long long)r->reduced, "lost", (long long)r->lost, "missing_bytes", (long long)r->missing_bytes,
                  "oldest_s", (long long)age_s(r->oldest_ns), "copies", (long long)r->copies, "tasks", (long long)r->tasks,
                  "copied_bytes", (long long)r->copied_bytes, "rate", (long long)r->rate, "eta_s",
                  r->eta_s == UINT64_MAX ? -1ll : (long long)r->eta_s, "balancing", r->balancing, "counting", r->counting,
-                 "walked", (long long)r->walked, "walk_end", (long long)r->walk_end, "next", r->next);
+                 "walked", (long long)r->walked, "walk_end", (long long)r->walk_end, "next", r->next,
+                 "levels", r->by_copies, r->n_by_copies);
         return;
     }
     printf("%s\n", r->lost != 0       ? "Data is LOST: some chunks have no readable copy."

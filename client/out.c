@@ -42,6 +42,14 @@ static json_t *utf8_string(const char *text)
     return string;
 }
 
+static json_t *numbers(const uint64_t *values, size_t n)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < n; i++)
+        CHECK(json_array_append_new(array, json_integer((json_int_t)values[i])) == 0);
+    return array;
+}
+
 /* One object, from behind its '{' in *fmt to behind its '}'. */
 static json_t *object_of(const char **fmt, va_list *args)
 {
@@ -56,6 +64,10 @@ static json_t *object_of(const char **fmt, va_list *args)
             value = utf8_string(va_arg(*args, const char *));
         else if (kind == 'b')
             value = json_boolean(va_arg(*args, int));
+        else if (kind == 'a') {
+            const uint64_t *values = va_arg(*args, const uint64_t *);
+            value = numbers(values, va_arg(*args, size_t));
+        }
         else
             value = kind == 'i' ? json_integer(va_arg(*args, int)) : json_integer(va_arg(*args, long long));
         CHECK(value != NULL && json_object_set_new_nocheck(object, key, value) == 0);

@@ -6,7 +6,8 @@
 #include "common/base.h"
 
 /* One JSON object on one line of standard output: "{s:s,s:I,s:{s:b}}" and key, value, … as jansson's json_pack() takes
- * them, with values s (a name may be any bytes: what is no UTF-8 becomes U+FFFD), i (int), I (long long), b (bool), {…}. */
+ * them, with values s (a name may be any bytes: what is no UTF-8 becomes U+FFFD), i (int), I (long long), b (bool), {…},
+ * and a (const uint64_t *, size_t: an array of numbers). */
 void out_json(const char *fmt, ...);
 
 /* "label  42 %  1.2 GiB  300 MiB/s" rewritten in place ten times a second at most; nothing at all when

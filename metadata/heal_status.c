@@ -65,6 +65,16 @@ static uint64_t eta_s(const Tarn__HealStatusReply *reply)
     return reply->rate == 0 || reply->copies == 0 ? UINT64_MAX : reply->missing_bytes / reply->rate + 1;
 }
 
+static const char *next_of_drain(const Tarn__HealStatusReply *r)
+{
+    for (size_t i = 0; i < r->n_draining; i++)
+        if (!r->draining[i]->safe_to_remove)
+            return r->copies + r->tasks + r->open > 0 || r->groups == 0
+                       ? "wait: nodes are being drained"
+                       : "add nodes, or undrain: nothing moves, the other nodes are too few or too full for the shards";
+    return "remove the drained nodes: no chunk depends on them";
+}
+
 /* The one thing an operator would do next. */
 static void next_action(struct answer *a)
 {
@@ -92,10 +102,8 @@ static void next_action(struct answer *a)
         text = "add nodes in other racks or sites: some chunks have all copies but share a failure domain";
     else if (r->reduced > 0)
         text = "add nodes: there are fewer than the copies or the codes that policies ask for";
-    for (size_t i = 0; i < r->n_draining; i++)
-        if (strcmp(text, "nothing to do") == 0)
-            text = r->draining[i]->safe_to_remove ? "remove the drained nodes: no chunk depends on them"
-                                                  : "wait: nodes are being drained";
+    if (strcmp(text, "nothing to do") == 0 && r->n_draining > 0)
+        text = next_of_drain(r);
     snprintf(a->next, sizeof a->next, "%s", text);
     a->reply.next = a->next;
 }
