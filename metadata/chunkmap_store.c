@@ -35,6 +35,34 @@ static bool on_up_disk(struct tables *t, const struct chunk_replica *replica)
     return disk_get(t, replica->disk, &disk) == 0 && disk.up;
 }
 
+/* C15: every member has answered, and none has ever seen a write: the bytes are zeros. They make an
+ * empty chunk, so that there is something to read and to copy. */
+static int seal_unwritten(struct tables *t, struct chunk *chunk)
+{
+    int err = 0;
+    chunk->generation++; /* answers to the seal before do not count */
+    chunk->length = 0;
+    chunk->flags &= (uint8_t)~CHUNK_KEEP_TAIL;
+    for (unsigned i = 0; i < chunk->n_replicas && err == 0; i++)
+        if (chunk->replicas[i].flags & REPLICA_READY) {
+            chunk->replicas[i].flags = REPLICA_READY;
+            err = chunk_task_add(t, chunk->replicas[i].disk, TARN__CHUNK_TASK__KIND__SEAL, chunk);
+        }
+    return err;
+}
+
+static bool unwritten(const struct chunk *chunk)
+{
+    if (chunk->state != TARN__CHUNK_STATE__CHUNK_SEALED || chunk_ready(chunk) == 0)
+        return false;
+    for (unsigned i = 0; i < chunk->n_replicas; i++) {
+        const struct chunk_replica *r = &chunk->replicas[i];
+        if ((r->flags & REPLICA_READY) && (!(r->flags & REPLICA_SEALED) || r->length > 0))
+            return false;
+    }
+    return chunk->length > 0;
+}
+
 int chunk_seal_again(struct tables *t, struct chunk *chunk, bool *ret_changed)
 {
     int err = 0;
@@ -45,6 +73,10 @@ int chunk_seal_again(struct tables *t, struct chunk *chunk, bool *ret_changed)
         r->flags &= (uint8_t)~REPLICA_SEAL_AGAIN;
         *ret_changed = true;
         err = chunk_task_add(t, r->disk, chunk_seal_kind(chunk), chunk);
+    }
+    if (err == 0 && unwritten(chunk)) { /* the last member that had not answered has left since */
+        *ret_changed = true;
+        err = seal_unwritten(t, chunk);
     }
     return err;
 }
@@ -68,32 +100,6 @@ static const struct chunk_replica *sealed_reference(struct tables *t, const stru
             best = r;
     }
     return best;
-}
-
-/* C15: every member has answered, and none has ever seen a write: the bytes are zeros. They make an
- * empty chunk, so that there is something to read and to copy. */
-static int seal_unwritten(struct tables *t, struct chunk *chunk)
-{
-    int err = 0;
-    chunk->generation++; /* answers to the seal before do not count */
-    chunk->length = 0;
-    chunk->flags &= (uint8_t)~CHUNK_KEEP_TAIL;
-    for (unsigned i = 0; i < chunk->n_replicas && err == 0; i++)
-        if (chunk->replicas[i].flags & REPLICA_READY) {
-            chunk->replicas[i].flags = REPLICA_READY;
-            err = chunk_task_add(t, chunk->replicas[i].disk, TARN__CHUNK_TASK__KIND__SEAL, chunk);
-        }
-    return err;
-}
-
-static bool unwritten(const struct chunk *chunk)
-{
-    for (unsigned i = 0; i < chunk->n_replicas; i++) {
-        const struct chunk_replica *r = &chunk->replicas[i];
-        if ((r->flags & REPLICA_READY) && (!(r->flags & REPLICA_SEALED) || r->length > 0))
-            return false;
-    }
-    return chunk->length > 0;
 }
 
 /* C5: every acknowledged byte is on every member, so any intact copy is right; they must be the
@@ -315,6 +321,8 @@ static int inventory_expect(struct tables *t, const struct inventory_of *of, uin
     err = chunk_replica_drop(t, &chunk, (unsigned)index);
     if (open)
         chunk.generation++;
+    if (err == 0)
+        err = chunk_seal_again(t, &chunk, &again);
     *ret_drop = held != NULL;
     return err == 0 ? chunk_save(t, &chunk) : err;
 }
