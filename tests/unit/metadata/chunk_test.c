@@ -572,6 +572,29 @@ static Tarn__NodeInventoryReply *inventory(struct world *w, uint32_t node, Tarn_
     return world_reply(w, &tarn__node_inventory_reply__descriptor);
 }
 
+/* C15: the last answer that was awaited may be a member's leaving. */
+static void a_chunk_that_was_never_written_becomes_empty_when_a_member_left(void **state)
+{
+    struct world *w = *state;
+    uint64_t handle = 0, ino = ino_of(w, "/f");
+    Tarn__ChunkReply *reply = NULL;
+    assert_int_equal(world_open(w, "/f", O_RDWR, &handle), 0);
+    assert_int_equal(chunk_write(w, ino, 0, &reply), 0);
+    uint32_t members[3];
+    for (unsigned i = 0; i < 3; i++)
+        members[i] = reply->extent->replicas[i]->disk;
+    assert_int_equal(grow(w, ino, 100), 0);
+    assert_int_equal(world_close(w, handle), 0);
+    (void)world_do_tasks(w, members[0], 0, 0);
+    (void)world_do_tasks(w, members[1], 0, 0);
+    assert_int_equal(map(w, ino)->extents[0]->generation, 2);
+    (void)inventory(w, members[2], NULL, 0); /* comes back, and does not have it */
+    assert_int_equal(map(w, ino)->extents[0]->n_replicas, 2);
+    assert_int_equal(map(w, ino)->extents[0]->chunk_length, 0);
+    assert_int_equal(map(w, ino)->extents[0]->generation, 3); /* both are asked to make an empty one */
+    do_all_tasks(w);
+}
+
 static void an_inventory_finds_what_is_missing_and_what_is_too_much(void **state)
 {
     struct world *w = *state;
@@ -664,6 +687,7 @@ int main(void)
                                        T(a_chunk_that_was_never_written_becomes_empty),
                                        T(a_dead_nodes_chunks_are_copied_after_half_a_minute),
                                        T(an_inventory_finds_what_is_missing_and_what_is_too_much),
+                                       T(a_chunk_that_was_never_written_becomes_empty_when_a_member_left),
                                        T(the_last_copy_is_never_given_up),
                                        T(big_files_go_in_steps),
                                        T(appends_take_their_range_alone)};
