@@ -98,6 +98,7 @@ def a_user_and_a_tenant_are_limited(c):
 def s3_and_the_command_tell_it(c):
     c.ok('mkdir', '/bucket')
     c.ok('quota', 'set', '/bucket', '--bytes', '100K')
+    counted(c, '/bucket')
     big, small = c.dir / 'big', c.dir / 'small'
     big.write_bytes(bytes(200000))
     small.write_bytes(bytes(50000))
